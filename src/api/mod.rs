@@ -1,0 +1,8 @@
+//! What travels between client, Host and Runner: wire types, routes, the error body.
+//!
+//! Wire types are not domain types, even where they look alike: they change only with the protocol. [`json`] is the
+//! only door to nanoserde.
+
+pub mod json;
+pub mod node;
+pub mod public;

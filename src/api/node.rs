@@ -1,0 +1,203 @@
+//! What Runner and Host say to each other. Every call comes from the Runner, with the node token.
+//!
+//! Two full snapshots, level-triggered: whatever is lost, repeated, late or reordered does no harm.
+
+use nanoserde::{DeJson, SerJson};
+
+use super::public::{GpuRow, NumaRow};
+
+/// `POST /register`
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct Register {
+    pub hostname: String,
+    /// Random for each start of a Runner.
+    pub instance: String,
+    pub machine_id: String,
+    pub boot_id: String,
+    pub version: String,
+    /// Where the Host reaches this node's VPS ports; None = the address that the call comes from.
+    pub address: Option<String>,
+    pub inventory: InventoryWire,
+}
+
+/// The node's hardware.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct InventoryWire {
+    /// Kernel list form, `0-3,8`.
+    pub cpus: String,
+    pub memory_bytes: u64,
+    /// Hardware threads of a core together, each in list form.
+    pub siblings: Vec<String>,
+    pub numa: Vec<NumaRow>,
+    pub gpus: Vec<GpuWire>,
+}
+
+/// One GPU of the inventory.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct GpuWire {
+    pub id: u32,
+    pub uuid: String,
+    pub numa: Option<u32>,
+}
+
+/// The answer to `POST /register`.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct Registered {
+    pub session: String,
+    pub cluster_id: String,
+    /// Random for each start of the Host.
+    pub host_epoch: String,
+    /// The address under which the Host will dial this node: VPS ports are published on it.
+    pub address: String,
+}
+
+/// `PUT /heartbeat/{hostname}`
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct Heartbeat {
+    pub session: String,
+    pub usage: Usage,
+    pub gpu_info: Vec<GpuRow>,
+    pub conditions: ConditionsWire,
+}
+
+/// The node's load.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct Usage {
+    /// 0 to 100 over all CPUs since the last heartbeat.
+    pub cpu_percent: Option<f64>,
+    pub memory_used_bytes: Option<u64>,
+    pub memory_total_bytes: Option<u64>,
+    /// Degrees Celsius over the CPU's sensors.
+    pub avg_temp: Option<f64>,
+    pub max_temp: Option<f64>,
+}
+
+/// What the node can do now.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct ConditionsWire {
+    pub docker: bool,
+    pub systemd: bool,
+    pub memory_limit: bool,
+    pub freezer: bool,
+}
+
+/// The answer to `PUT /heartbeat/{hostname}`.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct HeartbeatAnswer {
+    pub host_epoch: String,
+}
+
+/// `PUT /runner/{hostname}/observed`
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct Observed {
+    pub session: String,
+    /// The whole inventory of tasks, not only what changed.
+    pub complete: bool,
+    pub tasks: Vec<ObservedTask>,
+}
+
+/// One task as the node sees it.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct ObservedTask {
+    pub task_id: String,
+    pub attempt: u32,
+    pub rev: u64,
+    /// `starting`, `running`, `paused`, `completed`, `failed`, `killed`, `killed_oom`, `gone`, `unknown`
+    pub state: String,
+    /// Why it failed, as one text for the user.
+    pub reason: Option<String>,
+    pub exit_code: Option<i32>,
+    pub exit_signal: Option<i32>,
+    pub ssh_port: Option<u16>,
+    /// None: nothing new is known of them.
+    pub host_keys: Option<Vec<String>>,
+    /// RFC 3339.
+    pub started_at: Option<String>,
+    pub completed_at: Option<String>,
+    /// What it is doing while `starting`: "loading image (43%)".
+    pub progress: Option<String>,
+}
+
+/// What the Host has stored of an observed snapshot.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct ObservedAnswer {
+    pub acknowledged: Vec<Acknowledged>,
+    pub host_epoch: String,
+}
+
+/// One receipt: the Host has stored this, or has something newer.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct Acknowledged {
+    pub task_id: String,
+    pub attempt: u32,
+    pub rev: u64,
+}
+
+/// The answer to `GET /runner/{hostname}/desired?session=&version=V`: everything that this node should have.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct DesiredAnswer {
+    /// Opaque; holds the host_epoch. To be sent back with the next poll.
+    pub version: String,
+    pub host_epoch: String,
+    pub tasks: Vec<DesiredTask>,
+}
+
+/// One task that the node should have.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+pub struct DesiredTask {
+    pub task_id: String,
+    pub attempt: u32,
+    /// `run`, `pause`, `stop`
+    pub want: String,
+    pub spec: OrderSpec,
+}
+
+/// All that a node needs to know to start a task.
+#[derive(Clone, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct OrderSpec {
+    /// `vps` or `command`
+    pub kind: String,
+    /// VPS: one `authorized_keys` line each.
+    pub keys: Vec<String>,
+    /// Command: program and arguments.
+    pub argv: Vec<String>,
+    pub env: Vec<EnvPair>,
+    pub cores: u32,
+    pub memory_bytes: Option<u64>,
+    pub numa: Option<u32>,
+    pub gpus: Vec<u32>,
+    /// The environment; None = straight on the node.
+    pub container: Option<String>,
+    pub privileged: bool,
+    /// `HOST:CONTAINER:ro|rw`
+    pub mounts: Vec<String>,
+    pub time_limit_seconds: Option<u64>,
+    pub workdir: Option<String>,
+    /// `UID[:GID]`
+    pub user: Option<String>,
+}
+
+/// One environment variable.
+#[derive(Clone, Default, DeJson, SerJson)]
+pub struct EnvPair {
+    pub name: String,
+    pub value: String,
+}
+
+impl std::fmt::Debug for OrderSpec {
+    /// Without the environment: it often holds secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OrderSpec")
+            .field("kind", &self.kind)
+            .field("container", &self.container)
+            .field("cores", &self.cores)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! The user's commands. One verb, one file.

@@ -1,0 +1,34 @@
+//! The coordinator: API, scheduler, SSH proxy. It never waits for a Runner, and knows nothing of Docker on nodes.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::config::Config;
+use crate::sys::shutdown::Stop;
+
+/// The Host is ready: where it listens.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The HTTP API.
+    pub api: SocketAddr,
+    /// The SSH proxy.
+    pub tunnel: SocketAddr,
+}
+
+/// Why the Host could not start or had to end: one or two lines for the user.
+#[derive(Clone, Debug)]
+pub struct HostFault(pub String);
+
+impl fmt::Display for HostFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Runs the Host until `stop`; `ready` is called once, when both ports listen and the API answers.
+///
+/// # Errors
+/// See [`HostFault`].
+pub fn run(_config: &Config, _stop: &Stop, _ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
+    unimplemented!("host")
+}

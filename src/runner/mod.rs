@@ -1,0 +1,44 @@
+//! The agent on a node. It listens on nothing, and does what the Host's list says.
+
+use std::fmt;
+
+use crate::config::Config;
+use crate::sys::shutdown::Stop;
+
+pub mod supervise;
+
+/// Which Host, and with what right.
+#[derive(Clone)]
+pub struct Join {
+    /// `ADDR:PORT` of the Host's API.
+    pub host: String,
+    /// The node token; None in auth mode "none".
+    pub node_token: Option<String>,
+}
+
+/// The Runner is ready: it is registered.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The node's name.
+    pub hostname: String,
+    /// The address on which its VPS ports are published.
+    pub address: String,
+}
+
+/// Why the Runner could not start or had to end: one or two lines for the user.
+#[derive(Clone, Debug)]
+pub struct RunnerFault(pub String);
+
+impl fmt::Display for RunnerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Runs the Runner until `stop` (its tasks go on); `ready` is called at every successful registration.
+///
+/// # Errors
+/// See [`RunnerFault`]. A Host that cannot be reached is no error: it is tried for ever, with jittered backoff.
+pub fn run(_config: &Config, _join: &Join, _stop: &Stop, _ready: &mut dyn FnMut(&Ready)) -> Result<(), RunnerFault> {
+    unimplemented!("runner")
+}

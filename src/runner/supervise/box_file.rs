@@ -1,0 +1,35 @@
+//! The file that tells the supervisor in a container what to do: `task.json` in the task's box.
+//!
+//! In the container: `/.hakuriver/hakuriver` (our binary), `/.hakuriver/task` (the box, read-only), `/.hakuriver/out` (writable;
+//! what stands there was written by the container and is not trusted).
+
+use nanoserde::{DeJson, SerJson};
+
+/// Where our own files stand in a container.
+pub const ROOT: &str = "/.hakuriver";
+/// The binary.
+pub const BINARY: &str = "/.hakuriver/hakuriver";
+/// The box: read-only.
+pub const BOX: &str = "/.hakuriver/task";
+/// What the container tells the Runner.
+pub const OUT: &str = "/.hakuriver/out";
+/// The box file's name.
+pub const FILE: &str = "task.json";
+/// In `OUT`: one line of what the start-up does now ("installing openssh-server with apt-get").
+pub const PHASE: &str = "phase";
+
+/// The content of `task.json`.
+#[derive(Clone, Default, DeJson, SerJson)]
+pub struct BoxFile {
+    /// `vps` or `command`
+    pub kind: String,
+    pub task_id: String,
+    /// VPS: `authorized_keys` lines.
+    pub keys: Vec<String>,
+    /// VPS: the Ed25519 seed of its host key, 64 hexadecimal digits.
+    pub host_key_seed: String,
+    /// Command: the image's entry point and the user's argv, as they go to exec.
+    pub argv: Vec<String>,
+    /// The task's environment (name, value), added to the container's own.
+    pub env: Vec<(String, String)>,
+}
