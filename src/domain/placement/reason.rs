@@ -106,28 +106,26 @@ impl Obstacle {
     /// In words.
     pub(in crate::domain) fn why(self, node: &NodeView<'_>) -> WhyNot {
         match self {
-            Self::TooFewCores { has, asked } => WhyNot::Never(format!("has {}, {asked} are asked for", cores(has))),
+            Self::TooFewCores { has, asked } => WhyNot::Never(format!("has {} ({asked} asked for)", cores(has))),
             Self::TooLittleMemory { has, asked } => {
-                WhyNot::Never(format!("has {} of memory, {} are asked for", memory(has), memory(asked)))
+                WhyNot::Never(format!("has {} of memory ({} asked for)", memory(has), memory(asked)))
             }
             Self::NoSuchNuma(numa) => WhyNot::Never(format!("has no NUMA node {numa} ({})", numa_nodes(node))),
             Self::NumaWithoutCpus(numa) => {
                 WhyNot::Never(format!("has no CPUs on NUMA node {numa} that tasks may use ({})", numa_nodes(node)))
             }
             Self::NumaTooFewCores { numa, has, asked } => {
-                WhyNot::Never(format!("has {} on NUMA node {numa}, {asked} are asked for", cores(has)))
+                WhyNot::Never(format!("has {} on NUMA node {numa} ({asked} asked for)", cores(has)))
             }
             Self::NumaTooLittleMemory { numa, has, asked } => WhyNot::Never(format!(
-                "has {} of memory on NUMA node {numa}, {} are asked for",
+                "has {} of memory on NUMA node {numa} ({} asked for)",
                 memory(has),
                 memory(asked)
             )),
             Self::NoSuchGpu(id) => WhyNot::Never(format!("has no GPU {id} ({})", gpus(node))),
-            Self::TooFewGpus { has: 0, asked } => {
-                WhyNot::Never(format!("has no GPUs, {asked} {} asked for", if asked == 1 { "is" } else { "are" }))
-            }
+            Self::TooFewGpus { has: 0, asked } => WhyNot::Never(format!("has no GPUs ({asked} asked for)")),
             Self::TooFewGpus { has, asked } => {
-                WhyNot::Never(format!("has {has} GPU{}, {asked} are asked for", if has == 1 { "" } else { "s" }))
+                WhyNot::Never(format!("has {has} GPU{} ({asked} asked for)", if has == 1 { "" } else { "s" }))
             }
             Self::NoMemoryLimit => WhyNot::Never(
                 "cannot enforce a memory limit without a container (its Runner has no memory controller to use)"
@@ -138,7 +136,7 @@ impl Obstacle {
             Self::Joining => WhyNot::Joining,
             Self::NoDocker => WhyNot::Condition("has no Docker daemon that answers".to_owned()),
             Self::CoresHeld { free, total, asked } => {
-                WhyNot::Busy(format!("has {free} of {} free, {asked} are asked for", cores(total)))
+                WhyNot::Busy(format!("has {free} of {} free ({asked} asked for)", cores(total)))
             }
             Self::NumaCoresHeld { numa, free, total, roaming, asked } => {
                 let note = if roaming == 0 {
@@ -147,19 +145,19 @@ impl Obstacle {
                     format!(" ({roaming} held by tasks for any NUMA node may stand there)")
                 };
                 WhyNot::Busy(format!(
-                    "has {free} of {} free on NUMA node {numa}{note}, {asked} are asked for",
+                    "has {free} of {} free on NUMA node {numa}{note} ({asked} asked for)",
                     cores(total)
                 ))
             }
             Self::MemoryHeld { free, total, asked } => WhyNot::Busy(format!(
-                "has {} of {} of memory free, {} are asked for",
+                "has {} of {} of memory free ({} asked for)",
                 memory(free),
                 memory(total),
                 memory(asked)
             )),
             Self::GpuHeld(id) => WhyNot::Busy(format!("has GPU {id} held by another task")),
             Self::GpusHeld { free, total, asked } => {
-                WhyNot::Busy(format!("has {free} of {total} GPUs free, {asked} are asked for"))
+                WhyNot::Busy(format!("has {free} of {total} GPUs free ({asked} asked for)"))
             }
         }
     }
