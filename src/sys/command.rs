@@ -113,7 +113,9 @@ impl Program {
             let status = format!("its input could not be read: {fault}");
             return Err(CommandFault::Failed { argv: self.argv.clone(), status, stderr: String::new() });
         }
-        Ok(Output { argv: self.argv.clone(), code: status.code(), signal: status.signal(), stdout, stderr })
+        // Only what we have killed can be left without a status.
+        let (code, signal) = status.map_or((None, Some(libc::SIGKILL)), |status| (status.code(), status.signal()));
+        Ok(Output { argv: self.argv.clone(), code, signal, stdout, stderr })
     }
 }
 

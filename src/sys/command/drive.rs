@@ -30,7 +30,8 @@ pub(super) enum Feed<'a> {
 
 /// How it ended.
 pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+    /// None: it was killed, but hangs in the kernel.
+    pub(super) status: Option<ExitStatus>,
     pub(super) timed_out: bool,
     /// The source of its input failed.
     pub(super) source_fault: Option<io::Error>,
@@ -129,12 +130,14 @@ impl Running<'_> {
                 Some((status, until)) => {
                     let silent = self.streams.stdout.is_none() && self.streams.stderr.is_none();
                     if silent || Instant::now() >= until {
-                        let Input { fault, .. } = self.input;
-                        let stderr = self.tail.kept;
-                        return Ok(Ended { status, timed_out: self.timed_out, source_fault: fault, stderr });
+                        return Ok(self.ended(Some(status)));
                     }
                 }
-                None => self.keep_deadline()?,
+                None if self.killed.is_some_and(|killed| Instant::now() >= killed + AFTER_KILL) => {
+                    self.leave();
+                    return Ok(self.ended(None));
+                }
+                None => self.keep_deadline(),
             }
         }
     }
@@ -166,20 +169,15 @@ impl Running<'_> {
         Ready { stdin: is(stdin), stdout: is(stdout), stderr: is(stderr), stop: is(stop) }
     }
 
-    /// Kills it when its time is up; gives it up when it does not die of that.
-    fn keep_deadline(&mut self) -> io::Result<()> {
-        let now = Instant::now();
-        match self.killed {
-            None if self.deadline.is_some_and(|deadline| now >= deadline) => {
-                self.timed_out = true;
-                self.kill();
-                Ok(())
-            }
-            Some(killed) if now >= killed + AFTER_KILL => {
-                self.leave();
-                Err(io::Error::other("it was killed, but does not die: it hangs in the kernel"))
-            }
-            _ => Ok(()),
+    fn ended(self, status: Option<ExitStatus>) -> Ended {
+        Ended { status, timed_out: self.timed_out, source_fault: self.input.fault, stderr: self.tail.kept }
+    }
+
+    /// Kills it when its time is up.
+    fn keep_deadline(&mut self) {
+        if self.killed.is_none() && self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.timed_out = true;
+            self.kill();
         }
     }
 
