@@ -1,7 +1,9 @@
 //! Whose turn it is: first come, first served for each node, with a bound on how often a task is passed.
 
-use super::ids::{NodeName, TaskId};
-use super::placement::{NodeView, Placement, WhyNot};
+use std::sync::Arc;
+
+use super::ids::TaskId;
+use super::placement::{NodeView, Placement};
 use super::spec::TaskSpec;
 
 /// One waiting task, oldest first in the list given to [`schedule`].
@@ -17,12 +19,13 @@ pub struct Waiting<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     Placed(Placement),
-    /// Still waiting, `passed` so often by now.
+    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call).
     Waits {
-        reasons: Vec<(NodeName, WhyNot)>,
+        /// What it waits for, for the user. Shared by all tasks that ask for the same.
+        reason: Arc<str>,
         passed: u32,
     },
-    /// It can no longer be placed (its node was forgotten, it would not fit any more).
+    /// The node that it names is no longer registered: a person has had it forgotten.
     Refused(String),
 }
 

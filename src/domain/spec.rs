@@ -67,7 +67,7 @@ pub enum Container {
 }
 
 /// Which GPUs a task asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GpuRequest {
     /// None.
     None,
@@ -117,7 +117,7 @@ impl fmt::Debug for EnvVar {
 /// An additional directory of the node in the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Absolute, normalised path on the node.
+    /// Absolute, normalised path on the node (`/` is possible).
     pub host: String,
     /// Absolute, normalised path in the container; not `/` and not below the product's own `/.hakuriver`.
     pub container: String,
@@ -147,9 +147,70 @@ impl FromStr for Mount {
     type Err = SpecFault;
 
     /// `HOST_PATH:CONTAINER_PATH[:ro|rw]`
-    fn from_str(_text: &str) -> Result<Self, SpecFault> {
-        unimplemented!("domain")
+    fn from_str(text: &str) -> Result<Self, SpecFault> {
+        let fault = |what: &str| {
+            let shown: String = text.chars().take(200).collect();
+            SpecFault(format!(
+                "mount {shown:?} is not valid: {what}; expected HOST_PATH:CONTAINER_PATH[:ro|rw], such as /data:/data:ro"
+            ))
+        };
+        let mut parts = text.split(':');
+        let (Some(host), Some(container)) = (parts.next(), parts.next()) else {
+            return Err(fault("the path in the container is missing"));
+        };
+        let read_only = match parts.next() {
+            None | Some("rw") => false,
+            Some("ro") => true,
+            Some(mode) => return Err(fault(&format!("the mode is ro or rw, not {mode:?}"))),
+        };
+        if parts.next().is_some() {
+            return Err(fault("it has more than three parts (a path cannot contain ':')"));
+        }
+        let host = normalise(host).map_err(|what| fault(&format!("the path on the node {what}")))?;
+        let container = normalise(container).map_err(|what| fault(&format!("the path in the container {what}")))?;
+        if container == "/" {
+            return Err(fault("the path in the container cannot be /"));
+        }
+        if container == OWN_ROOT || container.strip_prefix(OWN_ROOT).is_some_and(|rest| rest.starts_with('/')) {
+            return Err(fault(&format!("{OWN_ROOT} in the container is HakuRiver's own")));
+        }
+        Ok(Self { host, container, read_only })
     }
+}
+
+/// Where the product's own files stand in a container.
+const OWN_ROOT: &str = "/.hakuriver";
+
+/// An absolute path without `//`, `.` and a closing `/`. What Docker's options would read as something else is refused:
+/// `,` and `"` separate and quote in `--mount`, `:` separates in `-v`, and `..` could lead out of an allowed folder.
+fn normalise(path: &str) -> Result<String, &'static str> {
+    if path.is_empty() {
+        return Err("is missing");
+    }
+    if !path.starts_with('/') {
+        return Err("is not absolute");
+    }
+    if path.len() >= 4096 {
+        return Err("is too long");
+    }
+    if path.chars().any(char::is_control) {
+        return Err("contains a control character");
+    }
+    if path.contains([',', '"']) {
+        return Err("contains a comma or a double quote, which Docker would take apart");
+    }
+    let mut normal = String::with_capacity(path.len());
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err("contains '..'"),
+            part => {
+                normal.push('/');
+                normal.push_str(part);
+            }
+        }
+    }
+    Ok(if normal.is_empty() { "/".to_owned() } else { normal })
 }
 
 impl fmt::Display for Mount {
@@ -159,12 +220,40 @@ impl fmt::Display for Mount {
     }
 }
 
+impl EnvVar {
+    /// Checks a name and a value that stand apart, as in a request's `env_vars`.
+    ///
+    /// # Errors
+    /// One sentence that names the variable, and never shows its value.
+    pub fn new(name: &str, value: &str) -> Result<Self, SpecFault> {
+        let valid = name.bytes().enumerate().all(|(at, b)| match b {
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' => true,
+            b'0'..=b'9' => at > 0,
+            _ => false,
+        });
+        if name.is_empty() || name.len() > 255 || !valid {
+            let shown: String = name.chars().take(60).collect();
+            return Err(SpecFault(format!(
+                "environment variable name {shown:?} is not valid: expected a letter or '_', then letters, digits and '_', at most 255 in all"
+            )));
+        }
+        if value.contains('\0') {
+            return Err(SpecFault(format!("environment variable {name}: its value contains a NUL byte")));
+        }
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
 impl FromStr for EnvVar {
     type Err = SpecFault;
 
     /// `NAME=VALUE`
-    fn from_str(_text: &str) -> Result<Self, SpecFault> {
-        unimplemented!("domain")
+    fn from_str(text: &str) -> Result<Self, SpecFault> {
+        match text.split_once('=') {
+            Some((name, value)) => Self::new(name, value),
+            // The text is not shown: what stands here without '=' may be a secret in the wrong place.
+            None => Err(SpecFault("environment variable without '=': expected NAME=VALUE".to_owned())),
+        }
     }
 }
 
@@ -172,15 +261,209 @@ impl FromStr for UserId {
     type Err = SpecFault;
 
     /// `UID[:GID]`
-    fn from_str(_text: &str) -> Result<Self, SpecFault> {
-        unimplemented!("domain")
+    fn from_str(text: &str) -> Result<Self, SpecFault> {
+        let fault = || {
+            let shown: String = text.chars().take(40).collect();
+            SpecFault(format!(
+                "user {shown:?} is not valid: expected UID[:GID], two decimal numbers below 4294967295, such as 1000 or 1000:100"
+            ))
+        };
+        let id = |digits: &str| {
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(fault());
+            }
+            // 4294967295 is -1, which the system calls read as "leave it as it is": as root, if a Runner is root.
+            digits.parse().ok().filter(|id| *id != u32::MAX).ok_or_else(fault)
+        };
+        match text.split_once(':') {
+            Some((uid, gid)) => Ok(Self { uid: id(uid)?, gid: Some(id(gid)?) }),
+            None => Ok(Self { uid: id(text)?, gid: None }),
+        }
     }
 }
+
+impl fmt::Display for UserId {
+    /// The form that parses back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gid {
+            Some(gid) => write!(f, "{}:{gid}", self.uid),
+            None => self.uid.fmt(f),
+        }
+    }
+}
+
+/// The longest duration that is accepted.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 86_400);
 
 /// Parses a duration as the command line takes it: `90`, `90s`, `5m`, `2h30m`, `1d`. More than 0, at most 365 days.
 ///
 /// # Errors
 /// One sentence that names the accepted form.
-pub fn parse_duration(_text: &str) -> Result<Duration, SpecFault> {
-    unimplemented!("domain")
+pub fn parse_duration(text: &str) -> Result<Duration, SpecFault> {
+    duration_seconds(text).map(Duration::from_secs).filter(|d| !d.is_zero() && *d <= MAX_DURATION).ok_or_else(|| {
+        let shown: String = text.chars().take(40).collect();
+        SpecFault(format!(
+            "duration {shown:?} is not valid: expected seconds, or numbers with d, h, m, s in this order, such as 90, 5m, 2h30m or 1d; more than 0, at most 365d"
+        ))
+    })
+}
+
+/// Seconds; None for what is no duration.
+fn duration_seconds(text: &str) -> Option<u64> {
+    let number = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        if plain { digits.parse::<u64>().ok() } else { None }
+    };
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return number(text);
+    }
+    let mut rest = text;
+    let mut total = 0_u64;
+    for (unit, seconds) in [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)] {
+        if let Some((digits, after)) = rest.split_once(unit) {
+            total = total.checked_add(number(digits)?.checked_mul(seconds)?)?;
+            rest = after;
+        }
+    }
+    if rest.is_empty() { Some(total) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_parse_normalise_and_print() {
+        let table = [
+            ("/a:/b", "/a:/b:rw"),
+            ("/a:/b:rw", "/a:/b:rw"),
+            ("/a:/b:ro", "/a:/b:ro"),
+            ("/a//x/./y/:/b/", "/a/x/y:/b:rw"),
+            ("/:/host:ro", "/:/host:ro"),
+            ("/with space:/b c", "/with space:/b c:rw"),
+            ("/a..b:/..c", "/a..b:/..c:rw"),
+            ("/a:/.hakuriverx", "/a:/.hakuriverx:rw"),
+            ("/größe:/b", "/größe:/b:rw"),
+        ];
+        for (text, printed) in table {
+            let mount: Mount = text.parse().unwrap_or_else(|fault| panic!("{fault}"));
+            assert_eq!(mount.to_string(), printed);
+            assert_eq!(printed.parse(), Ok(mount));
+        }
+    }
+
+    #[test]
+    fn what_is_no_mount_is_refused() {
+        let long = format!("/{}:/b", "a".repeat(4096));
+        let table = [
+            ("", "missing"),
+            ("/a", "missing"),
+            (":", "missing"),
+            ("/a:", "missing"),
+            (":/b", "missing"),
+            ("a:/b", "not absolute"),
+            ("/a:b", "not absolute"),
+            ("./a:/b", "not absolute"),
+            ("volume:/b", "not absolute"),
+            ("~/a:/b", "not absolute"),
+            ("/a:/b:", "ro or rw"),
+            ("/a:/b:z", "ro or rw"),
+            ("/a:/b:RO", "ro or rw"),
+            ("/a:/b:ro,z", "ro or rw"),
+            ("/a:/b:ro:rw", "three parts"),
+            ("/a/../etc:/b", "'..'"),
+            ("/a:/b/..", "'..'"),
+            ("/a:/", "cannot be /"),
+            ("/a:/./", "cannot be /"),
+            ("/a:/.hakuriver", "own"),
+            ("/a:/x/../.hakuriver", "'..'"),
+            ("/a://.hakuriver/./task", "own"),
+            ("/a\n:/b", "control"),
+            ("/a:/b\0", "control"),
+            ("/a:/b\u{85}", "control"),
+            ("/a,readonly:/b", "comma"),
+            ("/a:/b\"c", "comma"),
+            (&long, "too long"),
+        ];
+        for (text, what) in table {
+            let fault = text.parse::<Mount>().expect_err(text).to_string();
+            assert!(fault.contains(what) && fault.contains("HOST_PATH:CONTAINER_PATH[:ro|rw]"), "{text:?}: {fault}");
+            assert_eq!(fault.lines().count(), 1, "{fault}");
+        }
+    }
+
+    #[test]
+    fn environment_variables_keep_their_value_to_the_byte() {
+        for (text, name, value) in
+            [("A=b", "A", "b"), ("_x9=", "_x9", ""), ("K=a=b c\n'\"$(id)", "K", "a=b c\n'\"$(id)"), ("k= ", "k", " ")]
+        {
+            let var: EnvVar = text.parse().unwrap_or_else(|fault| panic!("{fault}"));
+            assert_eq!((var.name.as_str(), var.value.as_str()), (name, value));
+            assert_eq!(format!("{var:?}"), format!("{name}=<hidden>"));
+        }
+    }
+
+    #[test]
+    fn refused_environment_variables_never_show_a_value() {
+        for bad in
+            ["", "secret", "=secret", "9A=secret", "A-B=secret", "A B=secret", "Ä=secret", "A=secret\0", " A=secret"]
+        {
+            let fault = bad.parse::<EnvVar>().expect_err(bad).to_string();
+            assert!(!fault.contains("secret"), "{fault}");
+        }
+        assert!(EnvVar::new(&"A".repeat(256), "").is_err());
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!("1000".parse(), Ok(UserId { uid: 1000, gid: None }));
+        assert_eq!("0:100".parse(), Ok(UserId { uid: 0, gid: Some(100) }));
+        assert_eq!("4294967294".parse::<UserId>().map(|user| user.to_string()), Ok("4294967294".to_owned()));
+        for bad in ["", ":", "1:", ":1", "root", "-1", "+1", "1:2:3", "4294967295", "1:4294967295", "4294967296", " 1"]
+        {
+            let fault = bad.parse::<UserId>().expect_err(bad);
+            assert!(fault.to_string().contains("UID[:GID]"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("5m", 300),
+            ("2h30m", 9_000),
+            ("1d", 86_400),
+            ("1d2h3m4s", 93_784),
+            ("1h90m", 9_000),
+            ("0h1s", 1),
+            ("365d", 31_536_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in [
+            "",
+            "0",
+            "0s",
+            "-1",
+            "+1",
+            "1.5h",
+            "1h30",
+            "30m1h",
+            "1h1h",
+            "h",
+            "1 h",
+            "1w",
+            "1H",
+            "366d",
+            "365d1s",
+            "m5",
+            "99999999999999999999",
+            "999999999999999999d",
+            "1d99999999999999999999s",
+        ] {
+            let fault = parse_duration(bad).expect_err(bad);
+            assert!(fault.to_string().contains("2h30m"), "{fault}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The life of a task: states, events, and [`step`], the only function that changes a state.
 
+use std::cmp::Ordering;
+
 use super::ids::Attempt;
 
 /// Where a task stands.
@@ -119,11 +121,31 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
+impl Exit {
+    /// The end of a process that exited with this status.
+    pub const fn status(code: i32) -> Self {
+        Self { code: Some(code), signal: None }
+    }
+
+    /// The end of a process that this signal killed.
+    pub const fn signal(signal: i32) -> Self {
+        Self { code: Some(128 + signal), signal: Some(signal) }
+    }
+
+    /// The same with one convention: a signal n always goes with code 128+n, whatever the reporter wrote beside it.
+    const fn normal(self) -> Self {
+        match self.signal {
+            Some(signal) => Self::signal(signal),
+            None => self,
+        }
+    }
+}
+
 /// What a Runner saw of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub attempt: Attempt,
-    /// Grows with each change of that task on the node.
+    /// Grows with each change of that task on the node, from 1.
     pub rev: u64,
     pub observation: Observation,
 }
@@ -153,7 +175,8 @@ pub enum Observation {
         exit: Exit,
         message: String,
     },
-    /// The node was told to stop a task that it does not have.
+    /// The node was told to stop a task that it does not have. A node without the task's record cannot know its
+    /// revisions, so this is taken with any.
     Gone,
 }
 
@@ -174,13 +197,15 @@ pub enum Event {
     Reported(Report),
     /// Its node was silent longer than the time-out.
     NodeSilent,
-    /// The first complete inventory of a node's session shows that this attempt was never started.
+    /// The first complete inventory of a node's session lacks a task in `assigning`: this attempt was never started,
+    /// and nothing that would start it is under way.
     NeverStarted,
-    /// A complete inventory lacks it although it was seen there before: its result is unknown.
+    /// A complete inventory lacks a task that was seen on the node (`rev` above 0): its result is unknown.
     Missing,
 }
 
-/// Why an event was refused (for Kill, Pause, Resume: a 4xx; for reports: silently passed over).
+/// Why an event was refused (for Kill, Pause, Resume: a 4xx). A refused report is passed over, but acknowledged all the
+/// same: else the node would repeat it for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The task is in a final state.
@@ -189,7 +214,8 @@ pub enum Refusal {
     NotYet,
     /// An older attempt or revision than is known.
     Stale,
-    /// This event has no meaning in this state (a programming error if it comes from the Host itself).
+    /// This event has no meaning in this state (a programming error if it comes from the Host itself; a report of an
+    /// attempt that was never given out, if it comes from a node).
     OutOfPlace(State),
 }
 
@@ -206,6 +232,164 @@ pub enum Step {
 ///
 /// # Errors
 /// See [`Refusal`].
-pub fn step(_now: &Standing, _event: &Event) -> Result<Step, Refusal> {
-    unimplemented!("domain")
+pub fn step(now: &Standing, event: &Event) -> Result<Step, Refusal> {
+    use {Event as E, State as S};
+    match (now.state, event) {
+        (S::Pending, E::Placed) => changed(Standing { state: S::Assigning, note: None, ..now.clone() }),
+        (S::Pending, E::GivenUp { reason }) => {
+            changed(Standing { state: S::Failed, note: Some(reason.clone()), ..now.clone() })
+        }
+        // Nothing of it lives anywhere, so the kill is done as soon as it is asked for.
+        (S::Pending, E::Kill) => changed(Standing { state: S::Killed, want: Want::Stop, note: None, ..now.clone() }),
+        (S::Pending, E::Pause | E::Resume) => Err(Refusal::NotYet),
+        (S::Pending, E::Reported(report)) if report.attempt < now.attempt => Err(Refusal::Stale),
+        (S::Pending, E::Reported(_) | E::NodeSilent | E::NeverStarted | E::Missing) => out_of_place(now),
+
+        (S::Assigning | S::Running | S::Paused, E::Placed | E::GivenUp { .. }) => out_of_place(now),
+        (S::Assigning | S::Running | S::Paused | S::Lost, E::Kill) => want(now, Want::Stop),
+        (S::Assigning | S::Running | S::Paused, E::Pause) => want(now, Want::Pause),
+        (S::Assigning | S::Running | S::Paused, E::Resume) => want(now, Want::Run),
+        (S::Assigning | S::Running | S::Paused, E::NodeSilent) => changed(Standing {
+            state: S::Lost,
+            note: Some("its node is silent: what became of it is known when the node returns".to_owned()),
+            ..now.clone()
+        }),
+        (S::Assigning | S::Running | S::Paused | S::Lost, E::Reported(report)) => reported(now, report),
+
+        (S::Assigning, E::NeverStarted) if now.want == Want::Stop => {
+            changed(Standing { state: S::Killed, note: None, ..now.clone() })
+        }
+        (S::Assigning, E::NeverStarted) => changed(Standing {
+            state: S::Pending,
+            attempt: now.attempt.next(),
+            rev: 0,
+            note: Some("its node restarted before it was started there".to_owned()),
+            ..now.clone()
+        }),
+        (S::Running | S::Paused | S::Lost, E::NeverStarted) => out_of_place(now),
+
+        // One in `assigning` is not missing, but not seen yet: its node still has it to start.
+        (S::Assigning, E::Missing) => out_of_place(now),
+        // The same for one that was lost before its node ever spoke of it.
+        (S::Lost, E::Missing) if now.rev == 0 => out_of_place(now),
+        (S::Running | S::Paused | S::Lost, E::Missing) => {
+            changed(not_there(now, "result unknown: the node no longer has it"))
+        }
+
+        (S::Lost, E::Placed | E::GivenUp { .. }) => out_of_place(now),
+        (S::Lost, E::Pause | E::Resume) => Err(Refusal::Ended(S::Lost)),
+        (S::Lost, E::NodeSilent) => Ok(Step::Same),
+
+        (S::Completed | S::Failed | S::Killed | S::KilledOom, E::Kill | E::Pause | E::Resume) => {
+            Err(Refusal::Ended(now.state))
+        }
+        (S::Completed | S::Failed | S::Killed | S::KilledOom, E::Reported(report)) => {
+            match (report.attempt, report.rev).cmp(&(now.attempt, now.rev)) {
+                Ordering::Less => Err(Refusal::Stale),
+                Ordering::Equal => Ok(Step::Same),
+                Ordering::Greater => Err(Refusal::Ended(now.state)),
+            }
+        }
+        (
+            S::Completed | S::Failed | S::Killed | S::KilledOom,
+            E::Placed | E::GivenUp { .. } | E::NodeSilent | E::NeverStarted | E::Missing,
+        ) => out_of_place(now),
+    }
 }
+
+fn changed(standing: Standing) -> Result<Step, Refusal> {
+    Ok(Step::Changed(standing))
+}
+
+fn out_of_place(now: &Standing) -> Result<Step, Refusal> {
+    Err(Refusal::OutOfPlace(now.state))
+}
+
+/// Sets what is wanted of a placed task. A kill is never taken back: a pause or resume after it is answered as done,
+/// and changes nothing.
+fn want(now: &Standing, want: Want) -> Result<Step, Refusal> {
+    if now.want == want || now.want == Want::Stop { Ok(Step::Same) } else { changed(Standing { want, ..now.clone() }) }
+}
+
+/// A report about a placed task.
+fn reported(now: &Standing, report: &Report) -> Result<Step, Refusal> {
+    if report.attempt < now.attempt {
+        return Err(Refusal::Stale);
+    }
+    // A newer attempt than was given out: this Host's database is older than the cluster (restored from a backup). The
+    // node has the one attempt that lives, so it is taken over; refusing it would leave the task in `assigning` for ever.
+    let known = if report.attempt == now.attempt { now.rev } else { 0 };
+    let returned = now.state == State::Lost;
+    if report.observation != Observation::Gone {
+        if report.rev < known {
+            return Err(Refusal::Stale);
+        }
+        // A node that was only cut off returns with the revision that was stored before: it is news all the same.
+        if report.rev == known && !returned {
+            return Ok(Step::Same);
+        }
+    }
+    let next = Standing { attempt: report.attempt, rev: report.rev.max(known), ..now.clone() };
+    changed(observed(next, &report.observation))
+}
+
+/// The standing after the node saw this.
+fn observed(now: Standing, observation: &Observation) -> Standing {
+    match observation {
+        // What ran once does not go back to `assigning`, which would say that it never ran: the note says what it does.
+        Observation::Starting { progress } => {
+            let state = if now.state == State::Lost { State::Assigning } else { now.state };
+            Standing { state, note: progress.clone(), ..now }
+        }
+        Observation::Running => Standing { state: State::Running, note: None, ..now },
+        Observation::Paused => Standing { state: State::Paused, note: None, ..now },
+        Observation::Exited { exit, oom, message } => exited(now, exit.normal(), *oom, message.clone()),
+        Observation::Stopped { exit, message } => {
+            let exit = exit.normal();
+            if now.want == Want::Stop {
+                Standing { state: State::Killed, exit, note: message.clone(), ..now }
+            } else {
+                let note =
+                    message.clone().unwrap_or_else(|| "it was stopped on its node, which nobody asked for".to_owned());
+                Standing { state: State::Failed, exit, note: Some(note), ..now }
+            }
+        }
+        Observation::Failed { exit, message } => {
+            Standing { state: State::Failed, exit: exit.normal(), note: Some(message.clone()), ..now }
+        }
+        Observation::Gone => not_there(&now, "result unknown: the node was told to stop it and does not have it"),
+    }
+}
+
+/// The end of a task that ended by itself. If a stop was wanted but came too late, this is still what happened.
+fn exited(now: Standing, exit: Exit, oom: bool, message: Option<String>) -> Standing {
+    let (state, note) = match (exit.code, exit.signal) {
+        // A child that was killed for memory does not make a success a failure.
+        (Some(0), _) => (State::Completed, message),
+        (None, _) => {
+            (State::Failed, message.or_else(|| Some("result unknown: the node reported no exit status".to_owned())))
+        }
+        (Some(code), _) if oom => (
+            State::KilledOom,
+            message.or_else(|| Some(format!("the kernel killed it for want of memory (exit code {code})"))),
+        ),
+        (Some(code), Some(signal)) => {
+            (State::Failed, message.or_else(|| Some(format!("killed by signal {signal} (exit code {code})"))))
+        }
+        (Some(code), None) => (State::Failed, message.or_else(|| Some(format!("exited with status {code}")))),
+    };
+    Standing { state, exit, note, ..now }
+}
+
+/// The end of a task that its node does not have: what was to be stopped is stopped; of anything else nobody knows how
+/// it ended.
+fn not_there(now: &Standing, unknown: &str) -> Standing {
+    if now.want == Want::Stop {
+        Standing { state: State::Killed, note: None, ..now.clone() }
+    } else {
+        Standing { state: State::Failed, note: Some(unknown.to_owned()), ..now.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
