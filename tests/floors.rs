@@ -143,7 +143,9 @@ fn programs_threads_and_unsafe_begin_in_sys() {
     let mut faults = Vec::new();
     for source in sources().into_iter().filter(|source| source.room != "sys") {
         for (number, line) in &source.lines {
-            for wanted in ["Command::new(", "thread::spawn(", "thread::Builder", "unsafe {", "unsafe fn", "unsafe impl", "libc::"] {
+            for wanted in
+                ["Command::new(", "thread::spawn(", "thread::Builder", "unsafe {", "unsafe fn", "unsafe impl", "libc::"]
+            {
                 if line.contains(wanted) {
                     faults.push(format!("src/{}:{number}: {wanted}", source.path.display()));
                 }
