@@ -39,7 +39,9 @@ pub(super) fn unlocked(text: &str) -> Option<String> {
     let password = fields.get_mut(1).filter(|password| password.starts_with('!'))?;
     *password = "*";
     let fixed = fields.join(":");
-    let keep_end = |line: &str| if line.trim_end_matches(['\n', '\r']) == root { line.replacen(root, &fixed, 1) } else { line.to_owned() };
+    let keep_end = |line: &str| {
+        if line.trim_end_matches(['\n', '\r']) == root { line.replacen(root, &fixed, 1) } else { line.to_owned() }
+    };
     Some(text.split_inclusive('\n').map(keep_end).collect())
 }
 
@@ -111,6 +113,8 @@ mod tests {
         ] {
             assert_eq!(unlocked(before).as_deref(), Some(after));
         }
-        assert!(passwd("root:!:0:0::/root:/bin/sh\n", "/bin/sh", false).expect("it was locked").starts_with("root:*:0"));
+        assert!(
+            passwd("root:!:0:0::/root:/bin/sh\n", "/bin/sh", false).expect("it was locked").starts_with("root:*:0")
+        );
     }
 }

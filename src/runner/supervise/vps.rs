@@ -47,7 +47,8 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("the container does not run as root, so no SSH server can serve it".to_owned());
     }
-    let key = HostKey::from_seed_hex(&task.host_key_seed).ok_or("the host key's seed in the task's box is not valid")?;
+    let key =
+        HostKey::from_seed_hex(&task.host_key_seed).ok_or("the host key's seed in the task's box is not valid")?;
     let path = std::env::var("PATH").unwrap_or_default();
     let server = match find_server(root, &path) {
         Some(server) => server,
@@ -56,7 +57,10 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
             None => find_server(root, &path).ok_or(NO_SERVER)?,
         },
     };
-    let env = environment(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))), task);
+    let env = environment(
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        task,
+    );
     let status = match server {
         Server::OpenSsh(program) => {
             prepare_openssh(root, &program, task, &key, &env)?;
@@ -179,7 +183,18 @@ fn phase(text: &str) {
 fn environment(own: impl Iterator<Item = (String, String)>, task: &BoxFile) -> Vec<Variable> {
     let of_login = |name: &str| {
         const NAMES: [&str; 12] = [
-            "HOME", "HOSTNAME", "LOGNAME", "MAIL", "OLDPWD", "PWD", "SHELL", "SHLVL", "TERM", "USER", "_", "NOTIFY_SOCKET",
+            "HOME",
+            "HOSTNAME",
+            "LOGNAME",
+            "MAIL",
+            "OLDPWD",
+            "PWD",
+            "SHELL",
+            "SHLVL",
+            "TERM",
+            "USER",
+            "_",
+            "NOTIFY_SOCKET",
         ];
         NAMES.contains(&name) || name.starts_with("SSH_")
     };
@@ -209,13 +224,7 @@ fn text_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn prepare_openssh(
-    root: &Path,
-    program: &Path,
-    task: &BoxFile,
-    key: &HostKey,
-    env: &[Variable],
-) -> Result<(), String> {
+fn prepare_openssh(root: &Path, program: &Path, task: &BoxFile, key: &HostKey, env: &[Variable]) -> Result<(), String> {
     let inside = root.join(program.strip_prefix("/").unwrap_or(program));
     let binary = fs::read(&inside).map_err(|fault| format!("cannot read {}: {fault}", inside.display()))?;
     let files = sshd::files(sshd::version_in(&binary), &task.keys, env)?;
@@ -424,7 +433,10 @@ mod tests {
             prepare_dropbear(root, &task(), &key).expect("nothing is in the way");
             assert_eq!(read(root, "root/.ssh/authorized_keys"), "ssh-rsa BBBB mine\nssh-ed25519 AAAA me\n");
         }
-        assert_eq!(fs::read(root.join("etc/hakuriver/host_key.dropbear")).expect("it is there"), key.dropbear_private());
+        assert_eq!(
+            fs::read(root.join("etc/hakuriver/host_key.dropbear")).expect("it is there"),
+            key.dropbear_private()
+        );
     }
 
     #[test]
