@@ -11,7 +11,10 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJaJOWZ8FQPFlx9LfTg5Yhrg0
 
 /// A Host with nodes `n1` (8 cores, 2 NUMA nodes, no GPU) and `g1` (4 cores, 2 GPUs), both of the test's making.
 fn cluster() -> (Cluster, FakeNode, FakeNode) {
-    let mut cluster = Cluster::new(Settings { docker_lines: "allowed_mounts = [\"/data\"]\nallow_privileged = false\n".into(), ..Settings::default() });
+    let mut cluster = Cluster::new(Settings {
+        docker_lines: "allowed_mounts = [\"/data\"]\nallow_privileged = false\n".into(),
+        ..Settings::default()
+    });
     cluster.start_host();
     let n1 = FakeNode::obedient(&cluster, "n1", &Hardware::cores("0-7", &[&[0, 1, 2, 3], &[4, 5, 6, 7]]));
     let g1 = FakeNode::obedient(&cluster, "g1", &Hardware { gpus: 2, ..Hardware::cores("0-3", &[&[0, 1, 2, 3]]) });
@@ -110,7 +113,12 @@ fn hostile_and_broken_keys() {
             output.fails(2, &["key"]);
         }
         // And on the Host, past the client.
-        let text = key.replace('\\', "\\\\").replace('"', "\\\"").replace('\r', "\\r").replace('\n', "\\n").replace('\0', "\\u0000");
+        let text = key
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\r', "\\r")
+            .replace('\n', "\\n")
+            .replace('\0', "\\u0000");
         let reply = cluster.post("/submit", &format!("{{\"task_type\": \"vps\", \"command\": \"{text}\"}}"));
         assert!([400, 422].contains(&reply.status), "{key:?}: {} {}", reply.status, reply.text());
         assert!(reply.text().contains("key"), "{}", reply.text());
@@ -263,7 +271,8 @@ fn a_container_of_that_name_that_is_not_ours_is_left_alone() {
     let record = cluster.await_status(&id, "failed");
     let message = record.error_message.unwrap();
     let name = format!("hakuriver-vps-{id}");
-    let foreign = docker(&["ps", "-aq", "--filter", &format!("name=^{name}$"), "--filter", "label=hakuriver.test-foreign=1"]);
+    let foreign =
+        docker(&["ps", "-aq", "--filter", &format!("name=^{name}$"), "--filter", "label=hakuriver.test-foreign=1"]);
     docker(&["rm", "-f", &name]);
     assert!(message.contains(&name), "{message}");
     assert!(!foreign.is_empty(), "the foreign container was not removed");
@@ -272,7 +281,8 @@ fn a_container_of_that_name_that_is_not_ours_is_left_alone() {
 
 #[test]
 fn help_and_version_work_on_every_level() {
-    let run = |args: &[&str]| program::run(Command::new(binary()).args(args).env("HOME", "/nonexistent"), crate::env::SOON);
+    let run =
+        |args: &[&str]| program::run(Command::new(binary()).args(args).env("HOME", "/nonexistent"), crate::env::SOON);
     let version = run(&["--version"]).ok();
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
     for args in [

@@ -47,6 +47,8 @@ pub struct Settings {
     pub docker_lines: String,
     /// Without the environment's tarball.
     pub no_environment: bool,
+    /// Stands before PATH: programs that stand in for others.
+    pub path_first: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -58,6 +60,7 @@ impl Default for Settings {
             host_lines: String::new(),
             docker_lines: String::new(),
             no_environment: false,
+            path_first: None,
         }
     }
 }
@@ -102,8 +105,7 @@ impl Cluster {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&tag);
         fs::create_dir_all(dir.join("shared/hakuriver-containers")).unwrap();
         let (api, tunnel, vps_ports) = ports();
-        let cluster =
-            Self { tag, dir, api, tunnel, vps_ports, settings, processes: BTreeMap::new(), cluster_id: None };
+        let cluster = Self { tag, dir, api, tunnel, vps_ports, settings, processes: BTreeMap::new(), cluster_id: None };
         cluster.write_config("config", None);
         keygen(&cluster.key());
         if !cluster.settings.no_environment {
@@ -171,7 +173,8 @@ impl Cluster {
         });
         self.processes.insert(name.to_owned(), child);
         let text = self.get("/version");
-        let version = hakuriver::api::public::Version::deserialize_json(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let version =
+            hakuriver::api::public::Version::deserialize_json(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         self.cluster_id = Some(version.cluster_id);
     }
 
@@ -197,6 +200,9 @@ impl Cluster {
             .env_remove("HAKURIVER_TOKEN")
             .env_remove("HAKURIVER_CONFIG")
             .env_remove("SSH_AUTH_SOCK");
+        if let Some(first) = &self.settings.path_first {
+            command.env("PATH", format!("{}:{}", first.display(), std::env::var("PATH").unwrap()));
+        }
         command
     }
 
@@ -207,7 +213,8 @@ impl Cluster {
     /// The configuration of Host and clients, or of a Runner: the same but for the node's name and Docker.
     fn write_config(&self, name: &str, node: Option<&str>) {
         let Self { api, tunnel, vps_ports: (first, last), settings, .. } = self;
-        let mut text = format!("[network]\nhost_port = {api}\nhost_ssh_proxy_port = {tunnel}\nvps_ports = \"{first}-{last}\"\n");
+        let mut text =
+            format!("[network]\nhost_port = {api}\nhost_ssh_proxy_port = {tunnel}\nvps_ports = \"{first}-{last}\"\n");
         if let Some(node) = node {
             text.push_str(&format!("runner_hostname = \"{}\"\n", self.node(node)));
             // Without it the address that routes to the Host: the same one here.
@@ -374,7 +381,9 @@ impl Cluster {
             let nodes = self.nodes();
             match nodes.iter().find(|node| node.hostname == name) {
                 Some(node) if node.status == status => Ok(()),
-                other => Err(format!("{:?}; its log:\n{}", other.map(|n| &n.status), self.log(&format!("runner-{short}")))),
+                other => {
+                    Err(format!("{:?}; its log:\n{}", other.map(|n| &n.status), self.log(&format!("runner-{short}"))))
+                }
             }
         });
     }

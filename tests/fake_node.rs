@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hakuriver::api::node::{
-    Acknowledged, ConditionsWire, DesiredAnswer, GpuWire, Heartbeat, InventoryWire, Observed, ObservedAnswer, ObservedTask,
-    Register, Registered,
+    Acknowledged, ConditionsWire, DesiredAnswer, GpuWire, Heartbeat, InventoryWire, Observed, ObservedAnswer,
+    ObservedTask, Register, Registered,
 };
 use hakuriver::api::public::NumaRow;
 use nanoserde::{DeJson, SerJson};
@@ -69,9 +69,7 @@ impl FakeNode {
                 memory_bytes: hardware.memory_bytes,
                 siblings: Vec::new(),
                 numa: hardware.numa.clone(),
-                gpus: (0..hardware.gpus)
-                    .map(|id| GpuWire { id, uuid: format!("GPU-{id}"), numa: Some(0) })
-                    .collect(),
+                gpus: (0..hardware.gpus).map(|id| GpuWire { id, uuid: format!("GPU-{id}"), numa: Some(0) }).collect(),
             },
         };
         let reply = http::call(cluster.api, "POST", "/register", Some(&token), Some(&register.serialize_json()));

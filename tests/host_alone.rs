@@ -203,7 +203,10 @@ fn a_silent_node_is_offline_and_its_tasks_lost_until_it_returns() {
     cluster.cli(&["vps", "kill", &dies]).ok();
     assert_eq!(cluster.status(&dies).status, "lost", "killed only when its node says so");
     let node = FakeNode::silent(&cluster, "n", &hardware);
-    node.observe(true, vec![observed(&lives, 1, 2, "running", Some(30_000)), observed(&dies, 1, 2, "running", Some(30_001))]);
+    node.observe(
+        true,
+        vec![observed(&lives, 1, 2, "running", Some(30_000)), observed(&dies, 1, 2, "running", Some(30_001))],
+    );
     cluster.await_status(&lives, "running");
     let wants: Vec<_> = node.look().tasks.into_iter().map(|t| (t.task_id, t.want)).collect();
     assert!(wants.contains(&(dies.clone(), "stop".to_owned())), "{wants:?}");
@@ -218,7 +221,9 @@ fn a_node_that_lost_an_assignment_gets_it_once_more() {
     let hardware = Hardware::cores("0-3", &[]);
     let first = FakeNode::silent(&cluster, "n", &hardware);
     let id = submit(&cluster, &[]);
-    wait::until("it is placed", SOON, || if first.look().tasks.is_empty() { Err("nothing desired".into()) } else { Ok(()) });
+    wait::until("it is placed", SOON, || {
+        if first.look().tasks.is_empty() { Err("nothing desired".into()) } else { Ok(()) }
+    });
     // The Runner ends before it did anything, and comes back with nothing.
     drop(first);
     let again = FakeNode::obedient(&cluster, "n", &hardware);

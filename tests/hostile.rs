@@ -66,7 +66,9 @@ fn lengths_and_bodies() {
     let cluster = host();
     let token = cluster.token();
     let post = |length: &str, auth: &str, body: &[u8]| {
-        let head = format!("POST /submit HTTP/1.1\r\nHost: x\r\n{auth}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "POST /submit HTTP/1.1\r\nHost: x\r\n{auth}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
         [head.as_bytes(), body].concat()
     };
     let bearer = format!("Authorization: Bearer {token}\r\n");
@@ -80,7 +82,19 @@ fn lengths_and_bodies() {
         let nested = "[".repeat(10_000);
         let deep = format!("{{\"x\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         let numbers = format!("{{\"required_cores\": {}}}", "9".repeat(5_000));
-        for body in ["{\"x\":[", "{\"x\":}", &nested, &deep, "", "{", "[1,]", "{\"a\":1}}", "\u{0}", "{\"task_type\":\"\\ud800\"}", &numbers] {
+        for body in [
+            "{\"x\":[",
+            "{\"x\":}",
+            &nested,
+            &deep,
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":1}}",
+            "\u{0}",
+            "{\"task_type\":\"\\ud800\"}",
+            &numbers,
+        ] {
             let status = throw(cluster.api, &post(&body.len().to_string(), &bearer, body.as_bytes()));
             assert!(matches!(status, Some(400 | 422)), "{:.40}: {status:?}", body);
         }
@@ -88,7 +102,8 @@ fn lengths_and_bodies() {
         assert!(matches!(status, Some(400 | 422)), "bytes that are no text: {status:?}");
         let two = format!("POST /submit HTTP/1.1\r\n{bearer}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}");
         assert!(matches!(throw(cluster.api, two.as_bytes()), Some(400) | None));
-        let chunked = format!("POST /submit HTTP/1.1\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+        let chunked =
+            format!("POST /submit HTTP/1.1\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
         let status = throw(cluster.api, chunked.as_bytes());
         assert!(matches!(status, Some(400 | 411 | 501) | None), "{status:?}");
     });
@@ -105,13 +120,25 @@ fn heads() {
         assert!(matches!(throw(cluster.api, many.as_bytes()), Some(400 | 431) | None));
         let path = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000));
         assert!(matches!(throw(cluster.api, path.as_bytes()), Some(400 | 414 | 431) | None));
-        for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"\r\n\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0", b"GET /%zz HTTP/1.1\r\n\r\n", b"GET /..%2f..%2fetc HTTP/1.1\r\nAuthorization: Bearer x\r\n\r\n"] {
+        for garbage in [
+            &b"\x16\x03\x01\x02\x00\x01\x00"[..],
+            b"\r\n\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"\0\0\0\0",
+            b"GET /%zz HTTP/1.1\r\n\r\n",
+            b"GET /..%2f..%2fetc HTTP/1.1\r\nAuthorization: Bearer x\r\n\r\n",
+        ] {
             let mut socket = http::connect(cluster.api);
             let _ = socket.write_all(garbage);
             let _ = socket.shutdown(std::net::Shutdown::Write);
             let mut rest = Vec::new();
             let _ = socket.read_to_end(&mut rest);
-            assert!(!rest.starts_with(b"HTTP/1.1 200") && !rest.starts_with(b"HTTP/1.1 5"), "{}", String::from_utf8_lossy(&rest));
+            assert!(
+                !rest.starts_with(b"HTTP/1.1 200") && !rest.starts_with(b"HTTP/1.1 5"),
+                "{}",
+                String::from_utf8_lossy(&rest)
+            );
         }
         // The other port takes 256 bytes and no more.
         let mut socket = http::connect(cluster.tunnel);

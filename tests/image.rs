@@ -92,7 +92,10 @@ fn a_load_shows_its_progress() {
     fs::write(&gate, "").unwrap();
     write_script(
         &wrapper,
-        &format!("#!/bin/sh\ncase \"$*\" in *load*) while [ -e {} ]; do sleep 0.05; done;; esac\nexec docker \"$@\"\n", gate.display()),
+        &format!(
+            "#!/bin/sh\ncase \"$*\" in *load*) while [ -e {} ]; do sleep 0.05; done;; esac\nexec docker \"$@\"\n",
+            gate.display()
+        ),
     );
     let cluster = Cluster::up_with(Settings { docker_command: Some(wrapper), ..Settings::default() });
     let image = FreshImage::new(&cluster, "slow");

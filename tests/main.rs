@@ -3,6 +3,7 @@
 mod env;
 mod fake_node;
 mod floors;
+mod gate;
 mod http;
 mod program;
 mod wait;

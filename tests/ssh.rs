@@ -41,8 +41,11 @@ fn ssh_config(cluster: &Cluster, id: &str) -> (String, String) {
         .to_owned();
     let file = cluster.dir.join("ssh_config");
     let key = cluster.key();
-    fs::write(&file, format!("{block}\nHost *\n    IdentityFile {}\n    IdentitiesOnly yes\n    BatchMode yes\n", key.display()))
-        .unwrap();
+    fs::write(
+        &file,
+        format!("{block}\nHost *\n    IdentityFile {}\n    IdentitiesOnly yes\n    BatchMode yes\n", key.display()),
+    )
+    .unwrap();
     (file.to_str().unwrap().to_owned(), name)
 }
 
@@ -101,7 +104,17 @@ fn other_keys_are_refused_and_several_are_taken() {
         assert_eq!(result.status, if works { 0 } else { 255 }, "{key}: {result}");
     }
     // No password opens it either, and the root password of the image is no way in.
-    let methods = cluster.ssh(&id, &["-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive", "--", "true"]);
+    let methods = cluster.ssh(
+        &id,
+        &[
+            "-o",
+            "PubkeyAuthentication=no",
+            "-o",
+            "PreferredAuthentications=password,keyboard-interactive",
+            "--",
+            "true",
+        ],
+    );
     assert_eq!(methods.status, 255, "{methods}");
     assert!(methods.stderr.contains("(publickey)"), "only keys are offered: {methods}");
     cluster.kill_vps(&id);
@@ -187,7 +200,20 @@ fn scp_rsync_and_forwarding_carry_a_hundred_megabytes() {
     let mut ready = [0; 6];
     holder.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
     let copy = format!("cat > {}", "/root/forwarded");
-    let options = ["-p", &local.to_string(), "-i", cluster.key().to_str().unwrap(), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "root@127.0.0.1"].map(str::to_owned);
+    let options = [
+        "-p",
+        &local.to_string(),
+        "-i",
+        cluster.key().to_str().unwrap(),
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "BatchMode=yes",
+        "root@127.0.0.1",
+    ]
+    .map(str::to_owned);
     let bytes = fs::read(big).unwrap();
     let sent = program::run_with(cluster.command(Path::new("ssh")).args(&options).arg(&copy), &bytes, minutes);
     assert_eq!(sent.status, 0, "{sent}");
@@ -230,7 +256,8 @@ fn fifty_sessions_at_once() {
         let mut rest = String::new();
         session.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "end\n");
-        let status = wait::until("a session ends", SOON, || session.try_wait().unwrap().ok_or_else(|| "open".to_owned()));
+        let status =
+            wait::until("a session ends", SOON, || session.try_wait().unwrap().ok_or_else(|| "open".to_owned()));
         assert!(status.success());
     }
     cluster.kill_vps(&id);

@@ -29,13 +29,26 @@ fn it_answers_in_an_empty_container() {
     fs::create_dir(&root).unwrap();
     fs::copy(release(), root.join("hakuriver")).unwrap();
     let tar = scratch.dir.join("root.tar");
-    program::run(Command::new("tar").args(["-C", root.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "hakuriver"]), SOON).ok();
+    program::run(
+        Command::new("tar").args(["-C", root.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "hakuriver"]),
+        SOON,
+    )
+    .ok();
     let image = format!("hakuriver/{}-scratch:1", scratch.tag);
     program::docker(&["import", tar.to_str().unwrap(), &image]);
     let version = program::run(Command::new("docker").args(["run", "--rm", &image, "/hakuriver", "--version"]), SOON);
     // A name that needs no server: it is looked up, and nobody listens there.
     let lookup = program::run(
-        Command::new("docker").args(["run", "--rm", "--env", "HAKURIVER_TOKEN=x", &image, "/hakuriver", "client", "nodes"]),
+        Command::new("docker").args([
+            "run",
+            "--rm",
+            "--env",
+            "HAKURIVER_TOKEN=x",
+            &image,
+            "/hakuriver",
+            "client",
+            "nodes",
+        ]),
         SOON,
     );
     program::docker(&["rmi", &image]);
@@ -58,6 +71,7 @@ fn links_give_every_role_its_name() {
         let help = program::run(scratch.command(&link).arg("--help"), SOON).ok();
         assert!(help.contains(role), "{}: {help}", link.display());
     }
-    let submit = program::run(scratch.command(&dir.join("hakuriver.vps")).args(["submit", "--container", "NULL"]), SOON);
+    let submit =
+        program::run(scratch.command(&dir.join("hakuriver.vps")).args(["submit", "--container", "NULL"]), SOON);
     submit.fails(2, &["NULL"]);
 }

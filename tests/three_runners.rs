@@ -31,11 +31,22 @@ fn three_runners_share_a_daemon_and_nothing_else() {
     cluster.stop(b);
     cluster.await_node("b", "offline");
     cluster.await_status(&ids[1], "lost");
-    assert_eq!(docker(&["inspect", "-f", "{{.State.Running}}", &container]), "true", "nobody touches {name}'s container");
+    assert_eq!(
+        docker(&["inspect", "-f", "{{.State.Running}}", &container]),
+        "true",
+        "nobody touches {name}'s container"
+    );
     for id in [&ids[0], &ids[2], &on_c] {
         assert_eq!(cluster.ssh(id, &["--", "echo others go on"]).ok(), "others go on\n");
     }
-    let refused = cluster.cli(&["vps", "submit", "--target", &name, "--public-key-file", cluster.dir.join("key.pub").to_str().unwrap()]);
+    let refused = cluster.cli(&[
+        "vps",
+        "submit",
+        "--target",
+        &name,
+        "--public-key-file",
+        cluster.dir.join("key.pub").to_str().unwrap(),
+    ]);
     refused.fails(1, &[&name, "offline"]);
     // Started again: the same container.
     cluster.start_runner("b");

@@ -118,7 +118,18 @@ fn what_was_asked_for_reaches_the_container_and_no_process_list() {
     let (rw, ro) = (format!("{}:/data", data.display()), format!("{}:/frozen:ro", data.display()));
     let secret = "two words\nand a line; $(id) 'quoted'";
     let id = cluster.submit(&[
-        "--cores", "1", "--memory", "256M", "--mount", &rw, "--mount", &ro, "--env", &format!("SECRET={secret}"), "--env", "PLAIN=1",
+        "--cores",
+        "1",
+        "--memory",
+        "256M",
+        "--mount",
+        &rw,
+        "--mount",
+        &ro,
+        "--env",
+        &format!("SECRET={secret}"),
+        "--env",
+        "PLAIN=1",
     ]);
     let container = cluster.container(&id);
     let look = |format: &str| docker(&["inspect", "-f", format, &container]);
@@ -127,7 +138,10 @@ fn what_was_asked_for_reaches_the_container_and_no_process_list() {
     assert!(cpus.parse::<u32>().is_ok(), "one core: {cpus:?}");
     assert_eq!(look("{{.HostConfig.NanoCpus}}"), "0", "no throttle on top of the pinning");
     assert_eq!(look("{{.HostConfig.Privileged}}"), "false");
-    assert!(!docker(&["inspect", &container]).contains("two words"), "the environment is not in Docker's configuration");
+    assert!(
+        !docker(&["inspect", &container]).contains("two words"),
+        "the environment is not in Docker's configuration"
+    );
     let all = crate::program::run(std::process::Command::new("ps").args(["axww", "-o", "args"]), crate::env::SOON).ok();
     assert!(!all.contains("two words"), "nor in a command line");
     assert!(!cluster.get("/vps").contains("two words"), "nor in lists");
@@ -204,8 +218,7 @@ fn several_vps_start_at_once_and_none_disturbs_another() {
 fn json_is_the_api_s_json_and_nothing_else() {
     let cluster = Cluster::up();
     let public = cluster.dir.join("key.pub");
-    let submitted =
-        cluster.cli(&["vps", "submit", "--no-wait", "--public-key-file", public.to_str().unwrap()]).ok();
+    let submitted = cluster.cli(&["vps", "submit", "--no-wait", "--public-key-file", public.to_str().unwrap()]).ok();
     let id = first_id(&submitted);
     cluster.await_status(&id, "running");
     for (args, path) in [
