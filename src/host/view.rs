@@ -17,7 +17,7 @@ use super::signal::Signal;
 pub(super) struct LiveTask {
     pub(super) task: Task,
     /// What a pending task waits for. Not stored: it follows from the nodes as they are now.
-    pub(super) waiting: Option<String>,
+    pub(super) waiting: Option<Arc<str>>,
 }
 
 /// A node, with what is known of it now.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::ids::TaskId;
-use crate::domain::placement::{Held, NodeView, waiting_for};
+use crate::domain::placement::{Held, NodeView};
 use crate::domain::queue::{self, Turn, Waiting};
 use crate::domain::state::Event;
 use crate::store::StoreFault;
@@ -26,7 +26,7 @@ impl Core {
                     // Never refused: it waits.
                     let _ = self.apply(id, &Event::Placed, facts, &cause, now)?;
                 }
-                Turn::Waits { reasons, passed } => self.go_on_waiting(id, waiting_for(&reasons), passed)?,
+                Turn::Waits { reason, passed } => self.go_on_waiting(id, reason, passed)?,
                 Turn::Refused(reason) => {
                     let _ = self.apply(id, &Event::GivenUp { reason }, Facts::default(), "can never be placed", now)?;
                 }
@@ -47,7 +47,7 @@ impl Core {
         queue::schedule(&waiting, &nodes, &vps_held)
     }
 
-    fn go_on_waiting(&mut self, id: TaskId, reason: String, passed: u32) -> Result<(), StoreFault> {
+    fn go_on_waiting(&mut self, id: TaskId, reason: Arc<str>, passed: u32) -> Result<(), StoreFault> {
         let Some(live) = self.tasks.get_mut(&id) else { return Ok(()) };
         let passed_more = live.task.passed != passed;
         if !passed_more && live.waiting.as_ref() == Some(&reason) {

@@ -143,7 +143,7 @@ impl Core {
                 left.push((target, id));
                 continue;
             };
-            let reason = live.waiting.clone().unwrap_or_else(|| "no node has room now".to_owned());
+            let reason = live.waiting.as_deref().unwrap_or("no node has room now").to_owned();
             let event = Event::GivenUp { reason: reason.clone() };
             // Never refused: it waits.
             let _ = self.apply(id, &event, Facts::default(), "was not to wait", now)?;
