@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs, Optionality};
 
+use super::fault::{DONE, Fault};
+use super::role::Invocation;
+
 /// The end of the program instead of a parsed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -15,6 +18,25 @@ pub enum Exit {
     Help(String),
     /// Wrong: stderr, status 2.
     Usage(String),
+}
+
+/// The arguments of a role, and the path of `--config`, before or after its word. Help is printed here.
+///
+/// # Errors
+/// What is wrong with them; or that nothing is left to do after the help.
+pub fn of<T: FromArgs + ArgsInfo>(invocation: &Invocation) -> Result<(T, Option<PathBuf>), Fault> {
+    let command: Vec<&str> = invocation.command.iter().map(String::as_str).collect();
+    match parse(&command, &invocation.args) {
+        Ok((_, Some(_))) if invocation.config.is_some() => {
+            Err(Fault::Usage("option '--config' is given twice".to_owned()))
+        }
+        Ok((parsed, config)) => Ok((parsed, config.or_else(|| invocation.config.clone()))),
+        Err(Exit::Usage(text)) => Err(Fault::Usage(text)),
+        Err(Exit::Help(text)) => {
+            super::output::print(&text);
+            Err(Fault::Status(DONE))
+        }
+    }
 }
 
 /// Parses `args`, the words after `command` (`["hakuriver", "vps"]`). The path is that of `--config`, if it is there.
@@ -122,6 +144,12 @@ fn commands(level: &CommandInfoWithArgs) -> String {
 fn plain(message: &str) -> String {
     let text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let text = text.trim_end_matches('.');
+    // What argh calls the argument is the name of a field.
+    if let Some((_, rest)) =
+        text.split_once("positional argument '").and_then(|(_, rest)| rest.split_once("' with value "))
+    {
+        return format!("argument {rest}");
+    }
     for (start, ours) in [
         ("Error parsing ", ""),
         ("Required positional arguments not provided: ", "missing: "),
