@@ -39,7 +39,7 @@ demo: build
 bench: build
 	@scripts/setup.sh bench
 	@scripts/test-image.sh
-	cargo bench --locked --bench bench -- $(BINARY)
+	cargo bench --locked --bench bench
 
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hakuriver

@@ -116,7 +116,7 @@ build)
     ;;
 test | bench)
     need docker:docker.io dockerd:docker.io containerd:containerd iptables:iptables ssh:openssh-client ssh-keygen:openssh-client \
-        mmdebstrap:mmdebstrap rsync:rsync
+        mmdebstrap:mmdebstrap rsync:rsync ip:iproute2 ps:procps
     [ "$what" = test ] || need socat:socat curl:curl
     start_docker
     ;;
