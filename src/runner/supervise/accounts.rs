@@ -39,10 +39,10 @@ pub(super) fn unlocked(text: &str) -> Option<String> {
     let password = fields.get_mut(1).filter(|password| password.starts_with('!'))?;
     *password = "*";
     let fixed = fields.join(":");
-    let keep_end = |line: &str| {
-        if line.trim_end_matches(['\n', '\r']) == root { line.replacen(root, &fixed, 1) } else { line.to_owned() }
-    };
-    Some(text.split_inclusive('\n').map(keep_end).collect())
+    let mut lines: Vec<&str> = text.split('\n').collect();
+    let line = lines.iter_mut().find(|line| line.trim_end_matches('\r') == root)?;
+    *line = &fixed;
+    Some(lines.join("\n"))
 }
 
 /// The line of a name.
