@@ -1,5 +1,7 @@
 //! The whole system from outside: real Hosts and Runners, real Docker, one file a promise.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod env;
 mod fake_node;
 mod floors;

@@ -2,6 +2,8 @@
 //!
 //! Machines are shared and noisy: medians of several interleaved runs, and ratios before absolute values.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 // The harness is the tests' own; a bench uses less of it.
 #[allow(dead_code)]
 #[path = "../env.rs"]
