@@ -5,6 +5,8 @@ use std::fmt;
 use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
+pub mod host_key;
+pub mod inventory;
 pub mod supervise;
 
 /// Which Host, and with what right.

@@ -1,44 +1,243 @@
 //! Files that matter: written under a temporary name, synced, renamed, and their folder synced.
 
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Replaces `path` with `content` so that a crash leaves the old or the new content, never a part; mode as given.
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Replaces `path` with `content` so that a crash leaves the old or the new content, never a part; mode as given,
+/// whatever the umask.
+///
+/// A crash may leave a file `.<name>.<random>.tmp` beside it, which means nothing.
 ///
 /// # Errors
 /// The io error, with the path in its message.
-pub fn write_atomic(_path: &Path, _content: &[u8], _mode: u32) -> io::Result<()> {
-    unimplemented!("sys")
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    sync_dir(replace_with(path, content, mode, Durable::Yes)?)
+}
+
+/// As [`write_atomic`] for those who read it meanwhile, but without waiting for the disk: for what is written anew at each start.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace_with(path, content, mode, Durable::No).map(|_folder| ())
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+/// The folder is the answer.
+fn replace_with<'a>(path: &'a Path, content: &[u8], mode: u32, durable: Durable) -> io::Result<&'a Path> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file name", path.display())));
+    };
+    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), super::random::hex(6)));
+    let written = write_new(&temporary, content, mode, durable).and_then(|()| fs::rename(&temporary, path));
+    match written {
+        Ok(()) => Ok(folder),
+        Err(fault) => {
+            let _not_made = fs::remove_file(&temporary);
+            Err(at("write", path, &fault))
+        }
+    }
+}
+
+fn write_new(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Result<()> {
+    // O_EXCL: in a folder that others may write to, a link under this name is not followed.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn sync_dir(folder: &Path) -> io::Result<()> {
+    // The parent of a plain file name is the empty path, which means here.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|fault| at("sync the folder", folder, &fault))
 }
 
 /// Reads a regular file that someone else may have made: no link is followed, and more than `limit` bytes are refused.
 ///
-/// # Errors
-/// The io error, with the path in its message.
-pub fn read_foreign(_path: &Path, _limit: usize) -> io::Result<Vec<u8>> {
-    unimplemented!("sys")
-}
-
-/// Makes a directory (and its parents) with `mode` if it is not there.
+/// Only the last part of the path may be hostile: the folder must be one that nobody else can replace.
 ///
 /// # Errors
 /// The io error, with the path in its message.
-pub fn make_dir(_path: &Path, _mode: u32) -> io::Result<()> {
-    unimplemented!("sys")
+pub fn read_foreign(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    // O_NONBLOCK: a named pipe would hold us for ever; O_NOFOLLOW: a link might show us any file of the node.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let fault = |fault: &io::Error| at("read", path, fault);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|e| fault(&e))?;
+    if !file.metadata().map_err(|e| fault(&e))?.is_file() {
+        return Err(fault(&io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let mut content = Vec::new();
+    let more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(more).read_to_end(&mut content).map_err(|e| fault(&e))?;
+    if content.len() > limit {
+        let reason = format!("it has more than {limit} bytes");
+        return Err(fault(&io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+    }
+    Ok(content)
+}
+
+/// Makes a directory (and its parents) with `mode` if it is not there; those that are there stay as they are.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        make_dir(parent, mode)?;
+    }
+    match DirBuilder::new().mode(mode).create(path) {
+        // Made by someone else at the same moment.
+        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(fault) => Err(at("make the folder", path, &fault)),
+        Ok(()) => {
+            // The umask may have taken bits away.
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| at("set the mode of", path, &e))?;
+            sync_dir(parent.unwrap_or(Path::new(".")))
+        }
+    }
 }
 
 /// An exclusive lock on a file, held until dropped (and let go by the kernel when the process dies).
 #[derive(Debug)]
 pub struct Lock {
-    _file: std::fs::File,
+    _file: Flock<File>,
 }
 
 impl Lock {
-    /// Takes it without waiting. Ok(None): someone else has it.
+    /// Takes it without waiting. Ok(None): someone else has it. The file is made if it is not there, and never removed
+    /// (a lock on a removed file locks nothing).
     ///
     /// # Errors
-    /// The file cannot be opened.
-    pub fn try_take(_path: &Path) -> io::Result<Option<Self>> {
-        unimplemented!("sys")
+    /// The file cannot be opened, or its file system knows no locks.
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|fault| at("open the lock file", path, &fault))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Some(Self { _file: file })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, fault)) => Err(at("lock", path, &fault.into())),
+        }
+    }
+}
+
+/// The same kind of error, saying what was done to which path.
+fn at(what: &str, path: &Path, fault: &io::Error) -> io::Error {
+    io::Error::new(fault.kind(), format!("cannot {what} {}: {fault}", path.display()))
+}
+
+/// A folder of its own for a test, gone when it is dropped.
+#[cfg(test)]
+pub(crate) struct Scratch(std::path::PathBuf);
+
+#[cfg(test)]
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("hakuriver-test-{}", super::random::hex(8)));
+        fs::create_dir(&path).expect("a temporary folder can be made");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _absent = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_nothing_stays_beside_it() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("record.json");
+        write_atomic(&path, b"first, and longer", 0o600).expect("it can be written");
+        write_atomic(&path, b"second", 0o666).expect("it can be replaced");
+        assert_eq!(fs::read(&path).expect("it is there"), b"second");
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777, 0o666);
+        assert_eq!(fs::read_dir(scratch.path()).expect("it is a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_alone_and_names_the_path() {
+        let scratch = Scratch::new();
+        let folder = scratch.path().join("taken");
+        fs::create_dir(&folder).expect("it can be made");
+        let fault = write_atomic(&folder, b"x", 0o600).expect_err("a folder is in the way");
+        assert!(fault.to_string().contains("/taken"), "{fault}");
+        assert_eq!(fs::read_dir(scratch.path()).expect("it is a folder").count(), 1);
+        let absent = write_atomic(&scratch.path().join("a/b"), b"x", 0o600).expect_err("no such folder");
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+        assert!(write_atomic(Path::new("/"), b"x", 0o600).is_err());
+    }
+
+    #[test]
+    fn foreign_files_are_regular_small_and_no_links() {
+        let scratch = Scratch::new();
+        let file = scratch.path().join("phase");
+        fs::write(&file, "12345").expect("it can be written");
+        assert_eq!(read_foreign(&file, 5).expect("it fits"), b"12345");
+        assert_eq!(read_foreign(&file, 4).expect_err("it does not fit").kind(), io::ErrorKind::FileTooLarge);
+        let link = scratch.path().join("link");
+        symlink(&file, &link).expect("a link can be made");
+        assert!(read_foreign(&link, 5).is_err(), "a link is not followed");
+        let pipe = scratch.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe can be made");
+        assert!(read_foreign(&pipe, 5).is_err(), "a pipe is not waited for");
+        assert!(read_foreign(scratch.path(), 5).is_err(), "a folder is not read");
+        assert!(read_foreign(Path::new("/dev/zero"), 5).is_err(), "a device is not read");
+    }
+
+    #[test]
+    fn folders_are_made_with_their_parents_and_their_mode() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("a/b/c");
+        make_dir(&path, 0o711).expect("it can be made");
+        make_dir(&path, 0o700).expect("it is there");
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777, 0o711);
+        fs::write(scratch.path().join("file"), "").expect("it can be written");
+        let fault = make_dir(&scratch.path().join("file/x"), 0o700).expect_err("a file is in the way");
+        assert!(fault.to_string().contains("/file"), "{fault}");
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_let_go() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("lock");
+        let held = Lock::try_take(&path).expect("it can be opened").expect("it is free");
+        assert!(Lock::try_take(&path).expect("it can be opened").is_none());
+        drop(held);
+        assert!(Lock::try_take(&path).expect("it can be opened").is_some());
+        assert!(Lock::try_take(&scratch.path().join("a/lock")).is_err());
     }
 }

@@ -1,11 +1,25 @@
 //! The only place for libc, nix and unsafe: everything that talks to the kernel or starts a program.
 //!
-//! It knows nothing of tasks and nodes.
+//! It knows nothing of tasks and nodes. Readers of `/proc` and `/sys` take a root path, so that they are tested on
+//! trees of files.
 
+pub mod affinity;
 pub mod clock;
 pub mod command;
 pub mod file;
+pub mod init;
 pub mod log;
+pub mod names;
+pub mod numa;
+pub mod process;
+pub mod procfs;
 pub mod random;
 pub mod shutdown;
+pub mod socket;
 pub mod thread;
+
+/// What every role does first, before it starts a thread or looks up a name.
+pub fn at_start() {
+    names::keep_to_files_and_dns();
+    thread::keep_arenas_few();
+}

@@ -1,0 +1,50 @@
+# What a developer and the CI call. Every target that needs Docker sets it up first (scripts/setup.sh), as root on Debian.
+.PHONY: build check test demo bench install clean help
+
+PREFIX = /usr/local
+BINARY = target/x86_64-unknown-linux-gnu/release/hakuriver
+TEST_THREADS = 4
+# rustup's own place, for shells that have not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+help:
+	@echo 'make build            the static release binary: $(BINARY)'
+	@echo 'make check            formatting, lints, the floors of the house'
+	@echo 'make test             everything: check, unit tests, and the whole system on real Docker'
+	@echo 'make demo             a VPS from submit to ssh, command by command'
+	@echo 'make bench            speed and size, each figure beside its reference; target/bench.json'
+	@echo 'make install PREFIX=  the binary and its hakuriver.* links (default $(PREFIX))'
+	@echo 'make clean            what tests and demos left behind: containers, images, processes'\'' directories'
+
+build:
+	@scripts/setup.sh build
+	cargo build --release --locked
+
+check:
+	@scripts/setup.sh check
+	cargo fmt --all -- --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --quiet --test it floors::
+
+test: check build
+	@scripts/setup.sh test
+	@scripts/test-image.sh
+	cargo test --locked --quiet --lib --bins
+	cargo test --locked --test it -- --test-threads=$(TEST_THREADS)
+
+demo: build
+	@scripts/setup.sh test
+	@scripts/test-image.sh
+	@scripts/demo.sh $(BINARY)
+
+bench: build
+	@scripts/setup.sh bench
+	@scripts/test-image.sh
+	cargo bench --locked --bench bench
+
+install: build
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hakuriver
+	$(DESTDIR)$(PREFIX)/bin/hakuriver init links --dir $(DESTDIR)$(PREFIX)/bin
+
+clean:
+	@scripts/clean.sh

@@ -1,0 +1,89 @@
+//! Who a process and a machine are.
+
+use std::io;
+use std::path::Path;
+
+use super::procfs::read_as;
+
+/// When a process started, in clock ticks since the machine did (field 22 of `<root>/proc/<pid>/stat`). A pid that was
+/// kept in a file means nothing without it: pids are used again.
+///
+/// # Errors
+/// There is no such process; or `/proc` is not as expected.
+pub fn start_time(root: &Path, pid: u32) -> io::Result<u64> {
+    read_as(&root.join(format!("proc/{pid}/stat")), parse_start_time)
+}
+
+/// The name of the program stands in brackets, and may itself hold blanks and brackets.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    // The first field after the name is the third.
+    after_name.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// Random for each start of the machine (`<root>/proc/sys/kernel/random/boot_id`).
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn boot_id(root: &Path) -> io::Result<String> {
+    read_as(&root.join("proc/sys/kernel/random/boot_id"), non_empty)
+}
+
+/// The machine's name (`<root>/proc/sys/kernel/hostname`).
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn hostname(root: &Path) -> io::Result<String> {
+    read_as(&root.join("proc/sys/kernel/hostname"), non_empty)
+}
+
+/// The machine's own id, from `<root>/etc/machine-id` or `<root>/var/lib/dbus/machine-id`: 32 hexadecimal digits.
+/// None where there is none (a minimal system, or an image that has not booted yet).
+pub fn machine_id(root: &Path) -> Option<String> {
+    let id = |path: &str| {
+        let text = non_empty(&std::fs::read_to_string(root.join(path)).ok()?)?;
+        (text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())).then_some(text)
+    };
+    id("etc/machine-id").or_else(|| id("var/lib/dbus/machine-id"))
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_is_read_past_a_nasty_name() {
+        let stat =
+            "42 (a ) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 987654 1000 10 18446744073709551615";
+        assert_eq!(parse_start_time(stat), Some(987_654));
+        assert_eq!(parse_start_time("42 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_and_machine_are_known() {
+        let root = Path::new("/");
+        assert!(start_time(root, std::process::id()).expect("we live") > 0);
+        assert!(start_time(root, u32::MAX).is_err());
+        assert_eq!(boot_id(root).expect("/proc is mounted").len(), 36);
+        assert!(!hostname(root).expect("/proc is mounted").is_empty());
+    }
+
+    #[test]
+    fn a_machine_without_an_id_has_none() {
+        let scratch = crate::sys::file::Scratch::new();
+        let root = scratch.path();
+        assert_eq!(machine_id(root), None);
+        std::fs::create_dir_all(root.join("var/lib/dbus")).expect("a temporary folder can be made");
+        std::fs::create_dir_all(root.join("etc")).expect("a temporary folder can be made");
+        std::fs::write(root.join("etc/machine-id"), "uninitialized\n").expect("it can be written");
+        assert_eq!(machine_id(root), None);
+        let id = "0123456789abcdef0123456789abcdef";
+        std::fs::write(root.join("var/lib/dbus/machine-id"), format!("{id}\n")).expect("it can be written");
+        assert_eq!(machine_id(root).as_deref(), Some(id));
+    }
+}
