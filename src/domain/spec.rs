@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::ids::{EnvName, GpuId, TaskName};
+use super::ids::{EnvName, GpuId, NumaId, TaskName};
 use super::size::Bytes;
 use super::ssh_key::PublicKey;
 use super::target::Target;
@@ -36,6 +36,13 @@ pub struct TaskSpec {
     pub workdir: Option<String>,
     /// Who runs it (commands only).
     pub user: Option<UserId>,
+}
+
+impl TaskSpec {
+    /// The NUMA node asked for.
+    pub fn numa(&self) -> Option<NumaId> {
+        self.target.as_ref().and_then(|target| target.numa)
+    }
 }
 
 /// The two kinds of task.
