@@ -146,16 +146,22 @@ fn begin_serving(loaded: &Loaded, log_file: Option<&Path>) -> Result<(), Fault> 
 /// Runs the Host, and keeps the file that tells clients its ports.
 fn serve_host(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&host::Ready)) -> Result<(), String> {
     let file = address::file(config);
+    let mut is_written = false;
     let ended = host::run(config, stop, &mut |listening| {
         let content = address::content(listening.api, listening.tunnel);
-        let written = sys::file::write_atomic(&file, content.as_bytes(), 0o644);
-        if let Err(fault) = written {
-            crate::warning!("clients will not find a port that the system chose: {fault}");
+        let folder = file.parent().unwrap_or(&config.paths.state_dir);
+        match sys::file::make_dir(folder, 0o700)
+            .and_then(|()| sys::file::write_atomic(&file, content.as_bytes(), 0o644))
+        {
+            Ok(()) => is_written = true,
+            Err(fault) => crate::warning!("clients will not find a port that the system chose: {fault}"),
         }
         ready(listening);
     });
-    // Someone else may listen there next.
-    let _not_there = std::fs::remove_file(&file);
+    if is_written {
+        // Someone else may listen there next, and must not be sent a token.
+        let _gone = std::fs::remove_file(&file);
+    }
     ended.map_err(|fault| fault.to_string())
 }
 
