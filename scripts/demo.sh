@@ -38,15 +38,6 @@ run() {
     "$@"
 }
 
-free_port() {
-    local port
-    while :; do
-        port=$((10000 + RANDOM % 15000))
-        (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
-    done
-    echo "$port"
-}
-
 # wait_for SECONDS WHAT COMMAND...: until the command succeeds.
 wait_for() {
     local end=$((SECONDS + $1)) what=$2
@@ -65,17 +56,13 @@ mkdir "$dir/bin"
 ln -s "$binary" "$dir/bin/hakuriver"
 export PATH=$dir/bin:$PATH HAKURIVER_CONFIG=$dir/state/config.toml
 
-# Ports of its own, so that a cluster on this machine is not disturbed; everything else is the default.
 mkdir -p "$dir/state/shared/hakuriver-containers"
-cat >"$HAKURIVER_CONFIG" <<TOML
-[network]
-host_port = $(free_port)
-host_ssh_proxy_port = $(free_port)
-runner_hostname = "$node"
-TOML
+# The name tells the demo's own containers, for its clean-up.
+printf '[network]\nrunner_hostname = "%s"\n' "$node" >"$HAKURIVER_CONFIG"
 
-echo "\$ hakuriver up --state-dir $dir/state &"
-hakuriver up --state-dir "$dir/state" 2>"$dir/up.log" &
+# The system chooses the ports, so that a cluster on this machine is not disturbed; all else is the default.
+echo "\$ hakuriver up --state-dir $dir/state --port 0 --ssh-port 0 &"
+hakuriver up --state-dir "$dir/state" --port 0 --ssh-port 0 2>"$dir/up.log" &
 up=$!
 wait_for 30 "hakuriver up is ready" up_is_ready
 cat "$dir/up.log"

@@ -13,3 +13,178 @@ pub mod net;
 pub mod runner;
 pub mod store;
 pub mod sys;
+mod up;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use cli::args;
+use cli::fault::{DONE, Fault};
+use cli::output;
+use cli::role::{self, Invocation, Role, Wanted};
+use cli::server_args::{HostArgs, RunnerArgs, SuperviseArgs, UpArgs};
+use config::auth::Bearer;
+use config::{Config, Loaded, address};
+use sys::shutdown::{self, Stop};
+
+/// The program: finds out which role is wanted, and is it.
+pub fn main() -> ExitCode {
+    sys::at_start();
+    let mut words = Vec::new();
+    for word in std::env::args_os() {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                return Fault::Usage(format!("an argument is not valid UTF-8: {}", word.to_string_lossy()))
+                    .report()
+                    .into();
+            }
+        }
+    }
+    let (program, args) = words.split_first().map_or(("hakuriver", &[][..]), |(program, args)| (program, args));
+    match role::wanted(program, args) {
+        Wanted::Help => output::print(&role::help()),
+        Wanted::Version => output::line(concat!("hakuriver ", env!("CARGO_PKG_VERSION"))),
+        Wanted::Usage(text) => return Fault::Usage(text).report().into(),
+        Wanted::Role(invocation) => return be(&invocation).into(),
+    }
+    DONE.into()
+}
+
+fn be(invocation: &Invocation) -> u8 {
+    let done = match invocation.role {
+        Role::Host => be_host(invocation),
+        Role::Runner => be_runner(invocation),
+        Role::Up => args::of::<UpArgs>(invocation).and_then(|(args, config)| up::run(&args, config.as_deref())),
+        Role::Supervise => be_supervisor(invocation),
+        _ => cli::run(invocation),
+    };
+    match done {
+        Ok(()) => DONE,
+        Err(fault) => fault.report(),
+    }
+}
+
+fn be_host(invocation: &Invocation) -> Result<(), Fault> {
+    let (HostArgs {}, path) = args::of(invocation)?;
+    let loaded = config::load(path.as_deref())?;
+    begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
+    let config = loaded.config;
+    let host: Part = Box::new(move |stop| {
+        let mut ready = |ready: &host::Ready| {
+            output::error_line(&format!("hakuriver host: ready: {}", listens(ready)));
+        };
+        serve_host(&config, stop, &mut ready)
+    });
+    until_stopped(&Stop::new(), vec![("host", host)])
+}
+
+fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
+    let (args, path) = args::of::<RunnerArgs>(invocation)?;
+    let loaded = match (&args.state_dir, path) {
+        (Some(_), Some(_)) => {
+            let text = "give --config or --state-dir, not both: a configuration names its own paths.state_dir";
+            return Err(Fault::Usage(text.to_owned()));
+        }
+        (Some(dir), None) => config::load_if_there(&config::expand(dir)?.join("config.toml"))?,
+        (None, path) => config::load(path.as_deref())?,
+    };
+    begin_serving(&loaded, loaded.config.paths.runner_log_file.as_deref())?;
+    let mut config = loaded.config;
+    if let Some(name) = args.hostname {
+        let name = name.parse::<domain::ids::NodeName>().map_err(|fault| Fault::Usage(fault.to_string()))?;
+        config.network.runner_hostname = Some(name.as_str().to_owned());
+    }
+    let host = match &args.join {
+        Some(join) => {
+            let (address, port) =
+                address::parse_endpoint(join).map_err(|fault| Fault::Usage(format!("--join: {fault}")))?;
+            address::join(&address, port.unwrap_or(address::DEFAULT_API_PORT))
+        }
+        None => address::api(&config)?,
+    };
+    let node_token = match &args.token_file {
+        Some(file) => Some(config::auth::read_token_file(&config::expand(file)?)?),
+        None => config.auth.token(Bearer::Node)?,
+    };
+    let join = runner::Join { host, node_token };
+    let runner: Part = Box::new(move |stop| {
+        let mut ready = |ready: &runner::Ready| {
+            let runner::Ready { hostname, address } = ready;
+            output::error_line(&format!(
+                "hakuriver runner: ready: node '{hostname}' at {address}, registered with http://{}",
+                join.host
+            ));
+        };
+        runner::run(&config, &join, stop, &mut ready).map_err(|fault| fault.to_string())
+    });
+    until_stopped(&Stop::new(), vec![("runner", runner)])
+}
+
+fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
+    let (args, _) = args::of::<SuperviseArgs>(invocation)?;
+    if !args.in_container {
+        return Err(Fault::Usage("'hakuriver supervise' is started by a Runner, with --in-container".to_owned()));
+    }
+    let status = runner::supervise::in_container::main();
+    // A status that no process can have is a fault, not a success.
+    Err(Fault::Status(u8::try_from(status).unwrap_or(1)))
+}
+
+/// Tells what is odd about the configuration, and prepares a process that serves: signals, then the log.
+fn begin_serving(loaded: &Loaded, log_file: Option<&Path>) -> Result<(), Fault> {
+    shutdown::block_signals();
+    for warning in &loaded.warnings {
+        output::error_line(&format!("warning: {warning}"));
+    }
+    match log_file {
+        Some(file) => sys::log::to_file(file).map_err(|fault| Fault::Config(fault.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Runs the Host, and keeps the file that tells clients its ports.
+fn serve_host(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&host::Ready)) -> Result<(), String> {
+    let file = address::file(config);
+    let ended = host::run(config, stop, &mut |listening| {
+        let content = address::content(listening.api, listening.tunnel);
+        let written = sys::file::write_atomic(&file, content.as_bytes(), 0o644);
+        if let Err(fault) = written {
+            crate::warning!("clients will not find a port that the system chose: {fault}");
+        }
+        ready(listening);
+    });
+    // Someone else may listen there next.
+    let _not_there = std::fs::remove_file(&file);
+    ended.map_err(|fault| fault.to_string())
+}
+
+fn listens(ready: &host::Ready) -> String {
+    format!("API http://{}, SSH proxy {}", ready.api, ready.tunnel)
+}
+
+/// One of the things that a process serves.
+type Part = Box<dyn FnOnce(&Stop) -> Result<(), String> + Send>;
+
+/// Runs all parts, each in a thread of its own, until SIGTERM or SIGINT, or until one of them ends; then stops them all.
+fn until_stopped(stop: &Stop, parts: Vec<(&'static str, Part)>) -> Result<(), Fault> {
+    let (sender, ends) = std::sync::mpsc::channel();
+    let mut threads = Vec::new();
+    for (name, part) in parts {
+        let (stop, sender) = (stop.clone(), sender.clone());
+        threads.push(sys::thread::spawn_vital(name, move || {
+            let ended = part(&stop);
+            stop.set();
+            // The receiver lives until all threads have been joined.
+            let _received = sender.send(ended);
+        }));
+    }
+    drop(sender);
+    shutdown::wait_for_signal(stop);
+    stop.set();
+    for thread in threads {
+        // A panic has ended the process already.
+        let _ended = thread.join();
+    }
+    ends.into_iter().collect::<Result<(), String>>().map_err(Fault::Refused)
+}

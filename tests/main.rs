@@ -1,1 +1,27 @@
+//! The whole system from outside: real Hosts and Runners, real Docker, one file a promise.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(unreachable_pub, reason = "no library: whatever a module shows, it shows to this crate")]
+
+mod env;
+mod fake_node;
+mod floors;
+mod gate;
+mod http;
+mod program;
+mod wait;
+
+mod auth;
+mod bad_input;
+mod config;
+mod crash_phases;
+mod docker_faults;
+mod host_alone;
+mod hostile;
+mod image;
+mod seed_page;
+mod ssh;
+mod static_binary;
+mod three_runners;
+mod tunnel;
+mod vps_lifecycle;

@@ -15,3 +15,6 @@ pub mod spec;
 pub mod ssh_key;
 pub mod state;
 pub mod target;
+
+#[cfg(test)]
+mod sample;

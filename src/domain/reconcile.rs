@@ -1,6 +1,7 @@
 //! What a Runner has to do: the difference between what its node should have and what it has.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{Attempt, TaskId};
 use super::state::Want;
@@ -46,11 +47,143 @@ pub enum Action {
     ReportGone(TaskId, Attempt),
     /// Here, but not in the list: reported as unknown, and left alone.
     ReportUnknown(TaskId),
-    /// Ended, acknowledged, and no longer in the list: remove container and record.
+    /// Ended and acknowledged, and no longer in the list (or an attempt that a newer one replaces): remove container
+    /// and record.
     Forget(TaskId),
 }
 
 /// The difference, in task order. Absence from `desired` stops nothing.
-pub fn diff(_desired: &BTreeMap<TaskId, Desired>, _had: &BTreeMap<TaskId, Had>) -> Vec<Action> {
-    unimplemented!("domain")
+///
+/// At most one action a task: what comes after it (to pause what is only starting, to start a new attempt once the old
+/// one is gone) follows from the next difference. An end that is not acknowledged asks for nothing here: its report is
+/// repeated anyway until the Host has it, in the list or not.
+pub fn diff(desired: &BTreeMap<TaskId, Desired>, had: &BTreeMap<TaskId, Had>) -> Vec<Action> {
+    let tasks: BTreeSet<TaskId> = desired.keys().chain(had.keys()).copied().collect();
+    tasks.into_iter().filter_map(|id| action(id, desired.get(&id), had.get(&id))).collect()
+}
+
+fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Option<Action> {
+    match (desired, had) {
+        (None, None) => None,
+        (None, Some(had)) => match had.phase {
+            Phase::Starting | Phase::Running | Phase::Paused | Phase::Stopping => Some(Action::ReportUnknown(id)),
+            Phase::Ended { acknowledged: true } => Some(Action::Forget(id)),
+            Phase::Ended { acknowledged: false } => None,
+        },
+        (Some(desired), None) => match desired.want {
+            Want::Run | Want::Pause => Some(Action::Start(id, desired.attempt)),
+            Want::Stop => Some(Action::ReportGone(id, desired.attempt)),
+        },
+        (Some(desired), Some(had)) => match desired.attempt.cmp(&had.attempt) {
+            // A list from before this attempt was given out.
+            Ordering::Less => None,
+            Ordering::Equal => towards(id, desired.want, had.phase),
+            // Two attempts share a container's name and must never run side by side.
+            Ordering::Greater => match had.phase {
+                Phase::Starting | Phase::Running | Phase::Paused => Some(Action::Stop(id)),
+                Phase::Stopping => None,
+                Phase::Ended { acknowledged: true | false } => Some(Action::Forget(id)),
+            },
+        },
+    }
+}
+
+fn towards(id: TaskId, want: Want, phase: Phase) -> Option<Action> {
+    match (want, phase) {
+        (Want::Run, Phase::Paused) => Some(Action::Resume(id)),
+        (Want::Pause, Phase::Running) => Some(Action::Pause(id)),
+        (Want::Stop, Phase::Starting | Phase::Running | Phase::Paused) => Some(Action::Stop(id)),
+        (Want::Run, Phase::Starting | Phase::Running)
+        | (Want::Pause, Phase::Starting | Phase::Paused)
+        | (Want::Run | Want::Pause | Want::Stop, Phase::Stopping | Phase::Ended { .. }) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TaskId = TaskId::from_u64(7);
+    const STARTING: Phase = Phase::Starting;
+    const ENDED: Phase = Phase::Ended { acknowledged: false };
+    const RECEIVED: Phase = Phase::Ended { acknowledged: true };
+    const PHASES: [Phase; 6] = [STARTING, Phase::Running, Phase::Paused, Phase::Stopping, ENDED, RECEIVED];
+
+    fn one(desired: Option<(u32, Want)>, had: Option<(u32, Phase)>) -> Option<Action> {
+        let desired =
+            desired.map(|(attempt, want)| (ID, Desired { attempt: Attempt(attempt), want })).into_iter().collect();
+        let had = had.map(|(attempt, phase)| (ID, Had { attempt: Attempt(attempt), phase })).into_iter().collect();
+        let actions = diff(&desired, &had);
+        assert!(actions.len() <= 1, "{actions:?}");
+        actions.first().copied()
+    }
+
+    #[test]
+    fn what_is_not_here_is_started_or_reported_gone() {
+        assert_eq!(one(Some((3, Want::Run)), None), Some(Action::Start(ID, Attempt(3))));
+        assert_eq!(one(Some((3, Want::Pause)), None), Some(Action::Start(ID, Attempt(3))));
+        assert_eq!(one(Some((3, Want::Stop)), None), Some(Action::ReportGone(ID, Attempt(3))));
+    }
+
+    #[test]
+    fn absence_from_the_list_stops_nothing() {
+        let unknown = Some(Action::ReportUnknown(ID));
+        let expected = [unknown, unknown, unknown, unknown, None, Some(Action::Forget(ID))];
+        for (phase, expected) in PHASES.into_iter().zip(expected) {
+            assert_eq!(one(None, Some((1, phase))), expected, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_attempt_goes_to_what_is_wanted() {
+        let (stop, pause, resume) = (Some(Action::Stop(ID)), Some(Action::Pause(ID)), Some(Action::Resume(ID)));
+        let table = [
+            (Want::Run, [None, None, resume, None, None, None]),
+            (Want::Pause, [None, pause, None, None, None, None]),
+            (Want::Stop, [stop, stop, stop, None, None, None]),
+        ];
+        for (want, expected) in table {
+            for (phase, expected) in PHASES.into_iter().zip(expected) {
+                assert_eq!(one(Some((2, want)), Some((2, phase))), expected, "{want:?} {phase:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_attempt_waits_until_the_old_one_is_gone() {
+        let (stop, forget) = (Some(Action::Stop(ID)), Some(Action::Forget(ID)));
+        let expected = [stop, stop, stop, None, forget, forget];
+        for want in [Want::Run, Want::Pause, Want::Stop] {
+            for (phase, expected) in PHASES.into_iter().zip(expected) {
+                assert_eq!(one(Some((2, want)), Some((1, phase))), expected, "{want:?} {phase:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_attempt_in_the_list_is_ignored() {
+        for want in [Want::Run, Want::Pause, Want::Stop] {
+            for phase in PHASES {
+                assert_eq!(one(Some((1, want)), Some((2, phase))), None, "{want:?} {phase:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn actions_come_in_task_order() {
+        let id = TaskId::from_u64;
+        let desired = BTreeMap::from([
+            (id(3), Desired { attempt: Attempt(1), want: Want::Run }),
+            (id(1), Desired { attempt: Attempt(1), want: Want::Stop }),
+        ]);
+        let had = BTreeMap::from([
+            (id(2), Had { attempt: Attempt(1), phase: Phase::Running }),
+            (id(1), Had { attempt: Attempt(1), phase: Phase::Running }),
+        ]);
+        assert_eq!(
+            diff(&desired, &had),
+            [Action::Stop(id(1)), Action::ReportUnknown(id(2)), Action::Start(id(3), Attempt(1))]
+        );
+        assert_eq!(diff(&BTreeMap::new(), &BTreeMap::new()), []);
+    }
 }

@@ -6,6 +6,10 @@ use std::net::SocketAddr;
 use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
+mod engine;
+mod signal;
+mod view;
+
 /// The Host is ready: where it listens.
 #[derive(Clone, Debug)]
 pub struct Ready {
@@ -31,4 +35,9 @@ impl fmt::Display for HostFault {
 /// See [`HostFault`].
 pub fn run(_config: &Config, _stop: &Stop, _ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
     unimplemented!("host")
+}
+
+/// What `url` says of a node. A 0.3 Runner listened there; ours listens on nothing, which port 0 tells.
+fn node_url(address: &str) -> String {
+    if address.contains(':') { format!("http://[{address}]:0") } else { format!("http://{address}:0") }
 }

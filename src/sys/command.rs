@@ -146,7 +146,7 @@ pub(super) fn exit_number(status: ExitStatus) -> i32 {
 }
 
 /// A command whose child starts in a clean state.
-fn prepare(argv: &[String], env: &[(String, String)]) -> Result<Command, CommandFault> {
+pub(super) fn prepare(argv: &[String], env: &[(String, String)]) -> Result<Command, CommandFault> {
     let Some((program, arguments)) = argv.split_first() else {
         let reason = "the command line is empty".to_owned();
         return Err(CommandFault::CannotStart { argv: Vec::new(), reason });
@@ -328,7 +328,7 @@ fn after_colon(f: &mut fmt::Formatter<'_>, stderr: &str) -> fmt::Result {
     if one_line.is_empty() { Ok(()) } else { write!(f, ": {one_line}") }
 }
 
-fn cannot_start(argv: &[String], fault: &io::Error) -> CommandFault {
+pub(super) fn cannot_start(argv: &[String], fault: &io::Error) -> CommandFault {
     let reason = match fault.kind() {
         io::ErrorKind::NotFound => "there is no such program on the PATH".to_owned(),
         _ => fault.to_string(),

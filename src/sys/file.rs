@@ -16,24 +16,45 @@ use nix::fcntl::{Flock, FlockArg};
 /// # Errors
 /// The io error, with the path in its message.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    sync_dir(replace_with(path, content, mode, Durable::Yes)?)
+}
+
+/// As [`write_atomic`] for those who read it meanwhile, but without waiting for the disk: for what is written anew at each start.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace_with(path, content, mode, Durable::No).map(|_folder| ())
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+/// The folder is the answer.
+fn replace_with<'a>(path: &'a Path, content: &[u8], mode: u32, durable: Durable) -> io::Result<&'a Path> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file name", path.display())));
     };
     let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), super::random::hex(6)));
-    let written = write_new(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));
-    if let Err(fault) = written {
-        let _not_made = fs::remove_file(&temporary);
-        return Err(at("write", path, &fault));
+    let written = write_new(&temporary, content, mode, durable).and_then(|()| fs::rename(&temporary, path));
+    match written {
+        Ok(()) => Ok(folder),
+        Err(fault) => {
+            let _not_made = fs::remove_file(&temporary);
+            Err(at("write", path, &fault))
+        }
     }
-    sync_dir(folder)
 }
 
-fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Result<()> {
     // O_EXCL: in a folder that others may write to, a link under this name is not followed.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    file.sync_all()
+    if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
 }
 
 /// Makes the names in a folder durable.

@@ -7,6 +7,7 @@ pub mod affinity;
 pub mod clock;
 pub mod command;
 pub mod file;
+pub mod init;
 pub mod log;
 pub mod names;
 pub mod numa;

@@ -1,8 +1,12 @@
 //! Socket options that std does not offer, and the address that routes to a host.
 
 use std::io;
-use std::net::{IpAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use nix::poll::{PollFd, PollFlags};
+
+use super::shutdown::{Stop, is_ready, poll};
 
 /// The address of this machine from which packets to `host` leave; None if `host` is unknown or not routed.
 ///
@@ -29,6 +33,30 @@ pub fn keep_alive(socket: &TcpStream, idle_s: u32, interval_s: u32) -> io::Resul
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, number(idle_s))?;
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, number(interval_s))?;
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
+}
+
+/// Waits for the next connection; Ok(None) when `stop` is set. The listener is made non-blocking.
+///
+/// # Errors
+/// What accept(2) says: often that of one connection alone (`ECONNABORTED`), or that no descriptor is free (`EMFILE`).
+pub fn accept(listener: &TcpListener, stop: &Stop) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    use std::os::fd::AsFd as _;
+    listener.set_nonblocking(true)?;
+    loop {
+        let mut fds = [PollFd::new(stop.fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, None);
+        if is_ready(&fds[0]) {
+            return Ok(None);
+        }
+        match listener.accept() {
+            Ok((socket, peer)) => {
+                socket.set_nonblocking(false)?;
+                return Ok(Some((socket, peer)));
+            }
+            Err(fault) if matches!(fault.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -18,6 +18,10 @@ pub const FILE: &str = "task.json";
 /// In `OUT`: one line of what the start-up does now ("installing openssh-server with apt-get").
 pub const PHASE: &str = "phase";
 
+/// What the supervisor ends with when the container cannot be made a VPS; its last line on stderr says what to do
+/// (`EX_CONFIG` of sysexits.h, which neither Docker nor an SSH server uses).
+pub const UNUSABLE: i32 = 78;
+
 /// The content of `task.json`.
 #[derive(Clone, Default, DeJson, SerJson)]
 pub struct BoxFile {
@@ -32,4 +36,26 @@ pub struct BoxFile {
     pub argv: Vec<String>,
     /// The task's environment (name, value), added to the container's own.
     pub env: Vec<(String, String)>,
+}
+
+impl BoxFile {
+    /// The box of a VPS. `keys` are `authorized_keys` lines without options, `host_key_seed` is from
+    /// [`new_seed`](crate::runner::host_key::new_seed).
+    pub fn for_vps(task_id: &str, keys: &[String], host_key_seed: &str, env: &[(String, String)]) -> Self {
+        Self {
+            kind: "vps".to_owned(),
+            task_id: task_id.to_owned(),
+            keys: keys.to_vec(),
+            host_key_seed: host_key_seed.to_owned(),
+            argv: Vec::new(),
+            env: env.to_vec(),
+        }
+    }
+}
+
+impl std::fmt::Debug for BoxFile {
+    /// Without the seed and the environment: they are secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoxFile").field("kind", &self.kind).field("task_id", &self.task_id).finish_non_exhaustive()
+    }
 }

@@ -1,4 +1,8 @@
 //! Our own binary as the parent of tasks. It must not know the Host, and talks to the Runner through files alone.
 
+mod accounts;
 pub mod box_file;
 pub mod in_container;
+mod packages;
+mod sshd;
+mod vps;

@@ -1,11 +1,18 @@
 //! An HTTP/1.1 server for blocking handlers, bounded in everything: head, headers, body, connections, time.
 
+mod connection;
+mod parse;
+mod server;
+
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sys::shutdown::Stop;
+pub use server::serve;
+
+use crate::api::json;
+use crate::api::public::ErrorBody;
 
 /// The head of a request.
 #[derive(Clone, Debug)]
@@ -55,8 +62,8 @@ impl Reply {
     }
 
     /// `{"detail": "…"}`
-    pub fn error(_status: u16, _detail: &str) -> Self {
-        unimplemented!("net")
+    pub fn error(status: u16, detail: &str) -> Self {
+        Self::json(status, json::encode(&ErrorBody { detail: detail.to_owned() }))
     }
 }
 
@@ -97,9 +104,4 @@ impl Default for Limits {
             write_time: Duration::from_secs(30),
         }
     }
-}
-
-/// Serves until `stop`; returns after the last accept. An accept error is logged and waited out, never the end.
-pub fn serve(_listener: TcpListener, _handler: Arc<dyn Handler>, _limits: Limits, _stop: &Stop) {
-    unimplemented!("net")
 }

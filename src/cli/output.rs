@@ -1,0 +1,95 @@
+//! stdout and stderr. A reader that has gone away (`| head`) is no fault and no panic.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Writes to stdout at once; a line that a program waits for must not stay in a buffer.
+pub fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody reads any more: there is no one left to tell.
+    let _gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A line on stdout.
+pub fn line(text: &str) {
+    print(&format!("{text}\n"));
+}
+
+/// Bytes on stdout, as they are, with a line's end if they have none.
+pub fn body(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    let end: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
+    let _gone = out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
+}
+
+/// A line on stderr. Control characters are escaped: what a Host or a file says must not steer the terminal.
+pub fn error_line(text: &str) {
+    let mut out = io::stderr().lock();
+    let _gone = out.write_all(format!("{}\n", printable(text)).as_bytes());
+}
+
+/// `text` with all control characters but the line's end escaped.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// One line on stderr that says what is being waited for: written over on a terminal, else one line a change.
+pub struct Progress {
+    in_place: bool,
+    shown: String,
+}
+
+impl Progress {
+    /// Nothing shown yet.
+    pub fn new() -> Self {
+        // NO_COLOR asks for no escape codes of any kind; a plain line a change is readable everywhere.
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        Self { in_place: !plain && io::stderr().is_terminal(), shown: String::new() }
+    }
+
+    /// Shows it, if it is not shown already.
+    pub fn show(&mut self, text: &str) {
+        let text = printable(text).replace('\n', " ");
+        if text == self.shown {
+            return;
+        }
+        let mut out = io::stderr().lock();
+        // \r goes to the line's beginning, ESC [K clears what stood there.
+        let line = if self.in_place { format!("\r\x1b[K{text}") } else { format!("{text}\n") };
+        let _gone = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+        self.shown = text;
+    }
+
+    /// Takes the line away, so that what follows begins a line of its own.
+    pub fn clear(&mut self) {
+        if self.in_place && !self.shown.is_empty() {
+            let mut out = io::stderr().lock();
+            let _gone = out.write_all(b"\r\x1b[K").and_then(|()| out.flush());
+        }
+        self.shown.clear();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\nc\\u{9b}d");
+    }
+}

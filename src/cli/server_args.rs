@@ -1,0 +1,73 @@
+//! The command lines of the roles that serve: `host`, `runner`, `up`, `supervise`.
+
+use argh::{ArgsInfo, FromArgs};
+
+/// The coordinator: HTTP API, database, scheduler, SSH proxy. Runs until SIGTERM or SIGINT; tasks go on meanwhile.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(help_triggers("-h", "--help"), example = "{command_name}\n{command_name} --config /etc/hakuriver/config.toml")]
+pub struct HostArgs {}
+
+/// The agent on a node. Runs until SIGTERM or SIGINT; its tasks go on, and it finds them again. It listens on nothing.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name} --config /etc/hakuriver/config.toml\n{command_name} --join 192.168.1.10 --token-file node-token"
+)]
+pub struct RunnerArgs {
+    /// the Host's API; the port is 8000 if none is given; no configuration file is needed then
+    #[argh(option, arg_name = "ADDR[:PORT]")]
+    pub join: Option<String>,
+    /// the file with the node token, made by the Host as node-token in its state directory
+    #[argh(option, arg_name = "FILE")]
+    pub token_file: Option<String>,
+    /// this node's name (default: network.runner_hostname, else the machine's name)
+    #[argh(option, arg_name = "NAME")]
+    pub hostname: Option<String>,
+    /// where its records are kept (default: ~/.hakuriver); not together with --config
+    #[argh(option, arg_name = "DIR")]
+    pub state_dir: Option<String>,
+}
+
+/// Host and Runner in one process on this machine: the way to begin, and the seed of a cluster. Writes config.toml in its state
+/// directory if there is none; the options that follow are remembered there. Runs until SIGTERM or SIGINT; tasks go on meanwhile.
+#[derive(Debug, Default, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name}\n{command_name} --listen 192.168.1.10\n{command_name} --state-dir /srv/hakuriver --port 0 --ssh-port 0"
+)]
+pub struct UpArgs {
+    /// configuration, database, keys and records stand in here (default: ~/.hakuriver)
+    #[argh(option, arg_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// listen on this address of the machine, so that others can join and use it (default: loopback only)
+    #[argh(option, arg_name = "ADDR[:PORT]")]
+    pub listen: Option<String>,
+    /// the port of the API; 0 lets the system choose (default: 8000)
+    #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
+    pub port: Option<u16>,
+    /// the port of the SSH proxy; 0 lets the system choose (default: 8002)
+    #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
+    pub ssh_port: Option<u16>,
+}
+
+/// Not for users: the first process of every container that HakuRiver starts.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(help_triggers("-h", "--help"), example = "{command_name} --in-container")]
+pub struct SuperviseArgs {
+    /// do what the task's box says, as process 1 of its container
+    #[argh(switch)]
+    pub in_container: bool,
+}
+
+/// A port on the command line.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        if let Ok(port) = text.parse() {
+            return Ok(port);
+        }
+    }
+    Err("expected a port (0 to 65535)".to_owned())
+}

@@ -1,0 +1,240 @@
+//! The one place where a task changes: `step` decides, then row, event, indices and marks follow.
+
+use std::sync::Arc;
+
+use crate::domain::ids::{NodeName, TaskId};
+use crate::domain::placement::Placement;
+use crate::domain::state::{Event, Refusal, State, Step, step};
+use crate::store::{NewEvent, StoreFault, Task};
+
+use super::super::view::LiveTask;
+use super::Now;
+use super::action::{ActFault, Control};
+use super::core::Core;
+
+/// What can be learned of a task beside its standing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) placement: Option<Placement>,
+    pub(super) ssh_port: Option<u16>,
+    pub(super) host_keys: Option<Vec<String>>,
+    pub(super) started_ms: Option<u64>,
+    pub(super) completed_ms: Option<u64>,
+}
+
+impl Core {
+    /// Lets an event happen to a live task. Inner Err: `step` refused it, nothing changed.
+    pub(super) fn apply(
+        &mut self,
+        id: TaskId,
+        event: &Event,
+        facts: Facts,
+        cause: &str,
+        now: Now,
+    ) -> Result<Result<(), Refusal>, StoreFault> {
+        let Some(live) = self.tasks.get(&id) else { return Ok(Err(Refusal::Stale)) };
+        let before = &live.task;
+        let standing = match step(&before.standing, event) {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(Step::Changed(standing)) => standing,
+            Ok(Step::Same) => before.standing.clone(),
+        };
+        let mut after = Task { standing, ..before.clone() };
+        learn(&mut after, facts, now);
+        if after == *before {
+            return Ok(Ok(()));
+        }
+        let before = before.clone();
+        self.store.update_task(&after)?;
+        if (before.standing.state, before.standing.want, &before.standing.note)
+            != (after.standing.state, after.standing.want, &after.standing.note)
+        {
+            let event = NewEvent {
+                time_ms: now.unix_ms,
+                task: Some(id),
+                node: after.placement.as_ref().or(before.placement.as_ref()).map(|placement| placement.node.as_str()),
+                from: Some(before.standing.state.word()),
+                to: after.standing.state.word(),
+                cause,
+            };
+            self.turn.last_event = Some(self.store.add_event(&event)?);
+        }
+        self.keep(&before, after);
+        Ok(Ok(()))
+    }
+
+    /// Adds a new task, waiting.
+    pub(super) fn add(&mut self, task: Task, now: Now) -> Result<(), StoreFault> {
+        self.store.insert_task(&task)?;
+        let id = task.id;
+        let event = NewEvent {
+            time_ms: now.unix_ms,
+            task: Some(id),
+            node: None,
+            from: None,
+            to: task.standing.state.word(),
+            cause: "submitted",
+        };
+        self.turn.last_event = Some(self.store.add_event(&event)?);
+        if let Some(name) = &task.spec.name {
+            self.names.insert(name.clone(), id);
+        }
+        self.pending.insert(id);
+        self.turn.tasks.insert(id);
+        self.turn.schedule = true;
+        self.tasks.insert(id, Arc::new(LiveTask { task, waiting: None }));
+        self.watch_patience(id, now);
+        Ok(())
+    }
+
+    /// Puts the changed task in its place in memory, and marks whom the change concerns.
+    fn keep(&mut self, before: &Task, after: Task) {
+        let id = after.id;
+        self.turn.tasks.insert(id);
+        let pending = after.standing.state == State::Pending;
+        let freed = before.standing.state.holds_resources() && !after.standing.state.holds_resources();
+        if pending {
+            self.pending.insert(id);
+        } else {
+            self.pending.remove(&id);
+        }
+        let (old_node, new_node) = (node_of(before), node_of(&after).filter(|_| !after.standing.state.is_settled()));
+        let list_changed = old_node != new_node
+            || before.standing.want != after.standing.want
+            || before.standing.attempt != after.standing.attempt;
+        let settled = after.standing.state.is_settled();
+        if let Some(name) = after.spec.name.as_ref().filter(|name| settled && self.names.get(name) == Some(&id)) {
+            self.names.remove(name);
+        }
+        let nodes: Vec<NodeName> = [old_node, new_node].into_iter().flatten().cloned().collect();
+        for name in &nodes {
+            if let Some(node) = self.nodes.get_mut(name) {
+                if new_node == Some(name) {
+                    node.tasks.insert(id);
+                } else {
+                    node.tasks.remove(&id);
+                }
+                node.version += u64::from(list_changed);
+            }
+        }
+        let placed_anew = old_node != new_node;
+        if settled {
+            self.tasks.remove(&id);
+        } else {
+            self.tasks.insert(id, Arc::new(LiveTask { task: after, waiting: None }));
+        }
+        if list_changed {
+            self.turn.nodes.extend(nodes.iter().cloned());
+        }
+        if placed_anew {
+            nodes.iter().for_each(|name| self.derive_held(name));
+        }
+        self.turn.schedule |= freed || pending;
+    }
+
+    /// A user asked for a task's end.
+    pub(super) fn kill(&mut self, id: TaskId, now: Now) -> Result<Result<String, ActFault>, StoreFault> {
+        let Some(live) = self.tasks.get(&id) else { return self.not_live(id) };
+        let state = live.task.standing.state;
+        Ok(match self.apply(id, &Event::Kill, Facts::default(), "kill", now)? {
+            Err(refusal) => Err(refused(id, refusal, 409)),
+            Ok(()) => Ok(match state {
+                State::Pending => format!("Task {id} was waiting and is killed."),
+                State::Lost => format!("Task {id} is lost: it is stopped when its node returns."),
+                State::Assigning
+                | State::Running
+                | State::Paused
+                | State::Completed
+                | State::Failed
+                | State::Killed
+                | State::KilledOom => {
+                    format!(
+                        "Kill requested for task {id}; its node has not acted yet: it is 'killed' when nothing of it lives."
+                    )
+                }
+            }),
+        })
+    }
+
+    /// A user asked for a pause, or its end.
+    pub(super) fn control(
+        &mut self,
+        id: TaskId,
+        control: Control,
+        now: Now,
+    ) -> Result<Result<String, ActFault>, StoreFault> {
+        let (event, cause, done) = match control {
+            Control::Pause => (Event::Pause, "pause", "Pause"),
+            Control::Resume => (Event::Resume, "resume", "Resume"),
+        };
+        if !self.tasks.contains_key(&id) {
+            return self.not_live(id).map(|answer| {
+                answer.map_err(|fault| match fault.status {
+                    409 => ActFault { status: 400, ..fault },
+                    _ => fault,
+                })
+            });
+        }
+        Ok(match self.apply(id, &event, Facts::default(), cause, now)? {
+            Err(refusal) => Err(refused(id, refusal, 400)),
+            Ok(()) => Ok(format!("{done} requested for task {id}; its node has not acted yet.")),
+        })
+    }
+
+    /// The refusal for a task that is settled or was never there.
+    fn not_live(&self, id: TaskId) -> Result<Result<String, ActFault>, StoreFault> {
+        Ok(Err(match self.store.task(id)? {
+            Some(task) => refused(id, Refusal::Ended(task.standing.state), 409),
+            None => unknown_task(id),
+        }))
+    }
+}
+
+/// 404 for a task.
+pub(super) fn unknown_task(id: TaskId) -> ActFault {
+    ActFault::new(404, format!("task {id} not found; 'hakuriver vps status' lists the active ones"))
+}
+
+fn refused(id: TaskId, refusal: Refusal, status: u16) -> ActFault {
+    let why = match refusal {
+        Refusal::Ended(state) => format!("task {id} has ended already: it is '{}'", state.word()),
+        Refusal::NotYet => {
+            format!("task {id} is still waiting ('pending'): it can be paused and resumed once it is placed")
+        }
+        Refusal::Stale | Refusal::OutOfPlace(_) => format!("task {id} cannot do this now"),
+    };
+    ActFault::new(status, why)
+}
+
+fn node_of(task: &Task) -> Option<&NodeName> {
+    task.placement.as_ref().map(|placement| &placement.node)
+}
+
+/// Takes over what is new, and the times that follow from the state.
+fn learn(task: &mut Task, facts: Facts, now: Now) {
+    if let Some(placement) = facts.placement {
+        task.placement = Some(placement);
+    }
+    if let Some(port) = facts.ssh_port {
+        task.ssh_port = Some(port);
+    }
+    if let Some(keys) = facts.host_keys {
+        task.host_keys = keys;
+    }
+    match task.standing.state {
+        State::Pending => {
+            // Back from a node that never started it.
+            task.placement = None;
+            task.ssh_port = None;
+            task.host_keys.clear();
+        }
+        State::Assigning | State::Lost => {}
+        State::Running | State::Paused => {
+            task.started_ms = facts.started_ms.or(task.started_ms).or(Some(now.unix_ms));
+        }
+        State::Completed | State::Failed | State::Killed | State::KilledOom => {
+            task.started_ms = facts.started_ms.or(task.started_ms);
+            task.completed_ms = task.completed_ms.or(facts.completed_ms).or(Some(now.unix_ms));
+        }
+    }
+}

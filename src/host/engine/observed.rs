@@ -1,0 +1,152 @@
+//! What a node saw of its tasks becomes what the Host knows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::api::node::Acknowledged;
+use crate::domain::ids::{NodeName, TaskId};
+use crate::domain::state::{Event, Refusal, Report, State};
+use crate::store::StoreFault;
+
+use super::Now;
+use super::action::{ActFault, Seen, Snapshot, What};
+use super::apply::Facts;
+use super::core::Core;
+
+/// What is to be done about one report.
+struct Outcome {
+    /// The Host has stored it, or knows better: the node need not say it again.
+    acknowledged: bool,
+    /// It is there, and is not to be there for all that the Host knows.
+    unknown: bool,
+}
+
+impl Core {
+    /// Takes a snapshot: what is new becomes events, what the Host has is acknowledged.
+    pub(super) fn observed(
+        &mut self,
+        name: &NodeName,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> Result<Result<(Vec<Acknowledged>, String), ActFault>, StoreFault> {
+        if let Err(fault) = self.touch(name, &snapshot.session, now)? {
+            return Ok(Err(fault));
+        }
+        let mut receipts = Vec::new();
+        let mut unknown = match self.nodes.get(name) {
+            Some(node) if !snapshot.complete => (*node.unknown).clone(),
+            _ => BTreeSet::new(),
+        };
+        for seen in &snapshot.tasks {
+            let outcome = self.take(name, seen, now)?;
+            if outcome.acknowledged {
+                receipts.push(Acknowledged { task_id: seen.id.to_string(), attempt: seen.attempt.0, rev: seen.rev });
+            }
+            if outcome.unknown {
+                unknown.insert(seen.id);
+            } else {
+                unknown.remove(&seen.id);
+            }
+        }
+        if snapshot.complete {
+            self.take_absences(name, snapshot, now)?;
+        }
+        let Some(node) = self.nodes.get_mut(name) else { return Ok(Err(ActFault::new(404, "not registered"))) };
+        if *node.unknown != unknown {
+            node.unknown = Arc::new(unknown);
+            self.turn.nodes.insert(name.clone());
+        }
+        Ok(Ok((receipts, node.epoch(&self.settings.epoch))))
+    }
+
+    fn take(&mut self, name: &NodeName, seen: &Seen, now: Now) -> Result<Outcome, StoreFault> {
+        let Some(live) = self.tasks.get(&seen.id) else { return self.take_ended(seen) };
+        let here = live.task.placement.as_ref().is_some_and(|placement| placement.node == *name);
+        let What::Report(observation) = &seen.what else {
+            // What is on the list is not unknown: this was said before the list was read.
+            return Ok(Outcome { acknowledged: false, unknown: !here });
+        };
+        if !here {
+            // An older attempt, or a node that was given another's state: nothing is done about it there or here.
+            let older = seen.attempt < live.task.standing.attempt;
+            return Ok(Outcome { acknowledged: older, unknown: seen.is_alive() });
+        }
+        let report = Report { attempt: seen.attempt, rev: seen.rev, observation: observation.clone() };
+        let facts = if is_news(live.task.standing.attempt.0, live.task.standing.rev, seen) {
+            Facts {
+                ssh_port: seen.ssh_port,
+                host_keys: seen.host_keys.clone(),
+                started_ms: seen.started_ms,
+                completed_ms: seen.completed_ms,
+                ..Facts::default()
+            }
+        } else {
+            Facts::default()
+        };
+        let result = self.apply(seen.id, &Event::Reported(report), facts, "reported by its node", now)?;
+        Ok(match result {
+            Ok(()) | Err(Refusal::Ended(_)) => Outcome { acknowledged: true, unknown: false },
+            Err(Refusal::Stale) => {
+                Outcome { acknowledged: true, unknown: seen.is_alive() && self.attempt_is_older(seen) }
+            }
+            Err(Refusal::NotYet | Refusal::OutOfPlace(_)) => Outcome { acknowledged: false, unknown: seen.is_alive() },
+        })
+    }
+
+    fn attempt_is_older(&self, seen: &Seen) -> bool {
+        self.tasks.get(&seen.id).is_some_and(|live| seen.attempt < live.task.standing.attempt)
+    }
+
+    /// A report about a task that is settled here, or that this database never had.
+    fn take_ended(&self, seen: &Seen) -> Result<Outcome, StoreFault> {
+        let known = self.store.task(seen.id)?.is_some();
+        Ok(match &seen.what {
+            // A receipt lets the node remove what ended. What the Host does not know is left alone until a user decides.
+            What::Report(_) => Outcome { acknowledged: known, unknown: seen.is_alive() || !known },
+            What::Unknown => Outcome { acknowledged: false, unknown: true },
+        })
+    }
+
+    /// What a complete inventory lacks.
+    fn take_absences(&mut self, name: &NodeName, snapshot: &Snapshot, now: Now) -> Result<(), StoreFault> {
+        let Some(node) = self.nodes.get(name) else { return Ok(()) };
+        let seen: BTreeSet<TaskId> = snapshot.tasks.iter().map(|seen| seen.id).collect();
+        let absent: Vec<TaskId> = node.tasks.difference(&seen).copied().collect();
+        let first_of_session = !node.record.inventoried;
+        for id in absent {
+            let Some(live) = self.tasks.get(&id) else { continue };
+            let standing = &live.task.standing;
+            let (event, cause) = match standing.state {
+                // Nothing was in flight to it: the session got none of these before this inventory.
+                State::Assigning if first_of_session => (Event::NeverStarted, "not started on its node"),
+                State::Running | State::Paused | State::Lost if standing.rev > 0 => {
+                    (Event::Missing, "missing on its node")
+                }
+                // Not seen there yet: the list still has it.
+                _ => continue,
+            };
+            // Refused by no state that was matched above.
+            let _ = self.apply(id, &event, Facts::default(), cause, now)?;
+        }
+        let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
+        if first_of_session {
+            let mut record = (*node.record).clone();
+            record.inventoried = true;
+            self.store.put_node(&record)?;
+            node.record = Arc::new(record);
+            // The list was held back until now.
+            node.version += 1;
+        }
+        if !node.present {
+            node.present = true;
+            self.turn.schedule = true;
+        }
+        self.turn.nodes.insert(name.clone());
+        Ok(())
+    }
+}
+
+/// Facts beside the state are taken from nothing older than is known.
+fn is_news(attempt: u32, rev: u64, seen: &Seen) -> bool {
+    (seen.attempt.0, seen.rev) >= (attempt, rev)
+}

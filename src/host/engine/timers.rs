@@ -1,0 +1,116 @@
+//! What happens by itself: silent nodes, tasks that waited too long, rows that are too old.
+
+use std::time::{Duration, Instant};
+
+use crate::domain::ids::{NodeName, TaskId};
+use crate::domain::state::Event;
+use crate::store::{NewEvent, StoreFault};
+use crate::warning;
+
+use super::Now;
+use super::apply::Facts;
+use super::core::Core;
+
+/// How many rows a clean-up removes in one turn, so that no request waits long behind it.
+const CLEANED: u32 = 1_000;
+
+impl Core {
+    /// When the engine has to wake by itself at the latest.
+    pub(super) fn next_deadline(&self) -> Instant {
+        if let Some(until) = self.pause_until {
+            return until;
+        }
+        let silent = self.nodes.values().filter(|node| !node.record.silent).map(|node| node.heard).min();
+        let silent = silent.map(|heard| heard + self.settings.node_timeout);
+        let patience = self.give_up.first().map(|(at, _)| *at);
+        [silent, patience].into_iter().flatten().fold(self.next_cleanup, Instant::min)
+    }
+
+    /// Everything whose time is up.
+    pub(super) fn time_out(&mut self, now: Now) -> Result<(), StoreFault> {
+        self.find_silent(now)?;
+        self.end_patience(now)?;
+        if self.next_cleanup <= now.instant {
+            let age = u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
+            let gone = self.store.clean_up(now.unix_ms.saturating_sub(age), CLEANED)?;
+            let wait = if gone > 0 { Duration::from_millis(100) } else { self.settings.cleanup_interval };
+            self.next_cleanup = now.instant + wait;
+        }
+        Ok(())
+    }
+
+    /// Nodes that were silent for longer than the time-out are offline, their tasks lost, what they hold stays held.
+    fn find_silent(&mut self, now: Now) -> Result<(), StoreFault> {
+        let timeout = self.settings.node_timeout;
+        let silent: Vec<NodeName> = self
+            .nodes
+            .values()
+            .filter(|node| !node.record.silent && node.heard + timeout <= now.instant)
+            .map(|node| node.record.name.clone())
+            .collect();
+        for name in silent {
+            warning!("node {name} was silent for {} s: it is offline", timeout.as_secs());
+            self.change_node(&name, "silent longer than the time-out", now, |record| record.silent = true)?;
+            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            node.present = false;
+            let tasks: Vec<TaskId> = node.tasks.iter().copied().collect();
+            for id in tasks {
+                // Refused only where it is lost already.
+                let _ = self.apply(id, &Event::NodeSilent, Facts::default(), "node silent", now)?;
+            }
+            self.turn.schedule = true;
+        }
+        Ok(())
+    }
+
+    /// Notes when a waiting task gives up. The wait counts from its submission, also across a restart of the Host.
+    pub(super) fn watch_patience(&mut self, id: TaskId, now: Now) {
+        let Some(live) = self.tasks.get(&id) else { return };
+        if let Some(patience) = live.task.spec.patience.max_wait {
+            let waited = Duration::from_millis(now.unix_ms.saturating_sub(live.task.submitted_ms));
+            self.give_up.insert((now.instant + patience.saturating_sub(waited), id));
+        }
+    }
+
+    fn end_patience(&mut self, now: Now) -> Result<(), StoreFault> {
+        while let Some((at, id)) = self.give_up.first().copied() {
+            if at > now.instant {
+                break;
+            }
+            self.give_up.pop_first();
+            let Some(live) = self.tasks.get(&id).filter(|_| self.pending.contains(&id)) else { continue };
+            let why = live.waiting.as_deref().unwrap_or("no node had room");
+            let reason = format!("waited longer than it was to (max_wait): {why}");
+            // Refused only where it is no longer waiting.
+            let _ = self.apply(id, &Event::GivenUp { reason }, Facts::default(), "waited too long", now)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a change of a node, with its event.
+    pub(super) fn change_node(
+        &mut self,
+        name: &NodeName,
+        cause: &str,
+        now: Now,
+        change: impl FnOnce(&mut crate::store::NodeRecord),
+    ) -> Result<(), StoreFault> {
+        let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
+        let mut record = (*node.record).clone();
+        let status = |record: &crate::store::NodeRecord| match (record.silent, record.draining) {
+            (true, _) => "offline",
+            (false, true) => "draining",
+            (false, false) => "online",
+        };
+        let from = status(&record);
+        change(&mut record);
+        let to = status(&record);
+        self.store.put_node(&record)?;
+        node.record = std::sync::Arc::new(record);
+        let event =
+            NewEvent { time_ms: now.unix_ms, task: None, node: Some(name.as_str()), from: Some(from), to, cause };
+        self.turn.last_event = Some(self.store.add_event(&event)?);
+        self.turn.nodes.insert(name.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,454 @@
+//! A VPS: finds or installs an SSH server, gives it keys and environment, and runs it. Can run any number of times in the
+//! same container.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::box_file::{BoxFile, OUT, PHASE};
+use super::packages::{ENVIRONMENT, MANAGERS, Manager};
+use super::{accounts, sshd};
+use crate::runner::host_key::HostKey;
+use crate::sys::file;
+use crate::sys::init::{Ended, Init};
+
+/// No package manager needs longer; the Runner has a limit of its own.
+const INSTALL_LIMIT: Duration = Duration::from_secs(900);
+/// Where servers stand, besides the PATH.
+const SERVER_FOLDERS: [&str; 5] = ["/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/bin", "/bin"];
+const NO_SERVER: &str =
+    "no SSH server in this image: install openssh-server (or dropbear) in the environment and pack it again";
+
+/// A variable of the sessions' environment.
+#[derive(Debug)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) value: String,
+    /// Asked for by the user; else it is the image's.
+    pub(super) of_task: bool,
+}
+
+/// A server that was found, with its path.
+#[derive(Debug, PartialEq)]
+enum Server {
+    OpenSsh(PathBuf),
+    Dropbear(PathBuf),
+}
+
+/// Makes this container a VPS until it ends; the answer is its exit status.
+///
+/// # Errors
+/// What is wrong with the image, or with the task, and what to do.
+pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
+    let root = Path::new("/");
+    if !nix::unistd::geteuid().is_root() {
+        return Err("the container does not run as root, so no SSH server can serve it".to_owned());
+    }
+    let key =
+        HostKey::from_seed_hex(&task.host_key_seed).ok_or("the host key's seed in the task's box is not valid")?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let server = match find_server(root, &path) {
+        Some(server) => server,
+        None => match install(init, &path)? {
+            Some(stopped) => return Ok(stopped),
+            None => find_server(root, &path).ok_or(NO_SERVER)?,
+        },
+    };
+    let env = environment(
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        task,
+    );
+    let status = match server {
+        Server::OpenSsh(program) => {
+            prepare_openssh(root, &program, task, &key, &env)?;
+            serve(init, openssh_argv(&program), &[])?
+        }
+        Server::Dropbear(program) => {
+            prepare_dropbear(root, task, &key)?;
+            let env: Vec<_> = env.into_iter().map(|variable| (variable.name, variable.value)).collect();
+            serve(init, dropbear_argv(&program), &env)?
+        }
+    };
+    Ok(status)
+}
+
+fn serve(init: &Init, argv: Vec<String>, env: &[(String, String)]) -> Result<i32, String> {
+    let ended = init.run(&argv, env, None).map_err(|fault| fault.to_string())?;
+    init.farewell();
+    match ended {
+        Ended::Itself(status) => {
+            eprintln!("hakuriver: the SSH server {} ended with status {status}", argv[0]);
+            // A server that ends by itself has failed, whatever it says.
+            Ok(if status == 0 { 1 } else { status })
+        }
+        Ended::Stopped(status) => Ok(status),
+        Ended::TimedOut => Err("the SSH server ran into a limit that it does not have".to_owned()),
+    }
+}
+
+/// sshd first: it is what the environment's maker meant to have.
+fn find_server(root: &Path, path: &str) -> Option<Server> {
+    let sshd = find_program(root, path, "sshd").map(Server::OpenSsh);
+    sshd.or_else(|| find_program(root, path, "dropbear").map(Server::Dropbear))
+}
+
+/// The absolute path of a program in the container whose root is `root`.
+fn find_program(root: &Path, path: &str, name: &str) -> Option<PathBuf> {
+    let folders = path.split(':').filter(|folder| folder.starts_with('/')).chain(SERVER_FOLDERS);
+    folders.map(|folder| Path::new(folder).join(name)).find(|program| {
+        let inside = root.join(program.strip_prefix("/").expect("the folders are absolute"));
+        fs::metadata(inside).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// Brings an SSH server into the container; Some(status) when it was asked to end meanwhile.
+fn install(init: &Init, path: &str) -> Result<Option<i32>, String> {
+    let root = Path::new("/");
+    let found = MANAGERS.iter().find_map(|manager| Some((manager, find_program(root, path, manager.program)?)));
+    let Some((manager, program)) = found else { return Err(NO_SERVER.to_owned()) };
+    phase(&format!("installing openssh-server with {}", manager.program));
+    let forbidden = forbid_service_start(root);
+    let ended = install_with(init, manager, &program);
+    if let Some(file) = forbidden {
+        let _gone = fs::remove_file(file);
+    }
+    match ended? {
+        Ended::Stopped(status) => return Ok(Some(status)),
+        Ended::Itself(0) => phase("starting the SSH server"),
+        Ended::Itself(status) => {
+            eprintln!("hakuriver: {} could not install openssh-server (exit status {status})", manager.program);
+            return Err(NO_SERVER.to_owned());
+        }
+        Ended::TimedOut => {
+            let minutes = INSTALL_LIMIT.as_secs() / 60;
+            eprintln!("hakuriver: {} did not install openssh-server within {minutes} minutes", manager.program);
+            return Err(NO_SERVER.to_owned());
+        }
+    }
+    Ok(None)
+}
+
+fn install_with(init: &Init, manager: &Manager, program: &Path) -> Result<Ended, String> {
+    let env = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let run = |arguments: &[&str]| {
+        let argv: Vec<String> =
+            std::iter::once(text_of(program)).chain(arguments.iter().map(|&part| part.to_owned())).collect();
+        init.run(&argv, &env, Some(INSTALL_LIMIT)).map_err(|fault| fault.to_string())
+    };
+    if let Some(refresh) = manager.refresh
+        && let Ended::Stopped(status) = run(refresh)?
+    {
+        return Ok(Ended::Stopped(status));
+    }
+    let mut last = Ended::Itself(1);
+    for arguments in manager.install {
+        last = run(arguments)?;
+        if !matches!(last, Ended::Itself(status) if status != 0) {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+/// Debian's package starts the server that it brings, with the image's configuration and with keys that nobody knows. Its
+/// interface to forbid that is a program with this name that exits with 101; the file is removed afterwards. None: there
+/// is one already, or the image is no Debian.
+fn forbid_service_start(root: &Path) -> Option<PathBuf> {
+    let policy = root.join("usr/sbin/policy-rc.d");
+    if !root.join("etc/debian_version").exists() || policy.symlink_metadata().is_ok() {
+        return None;
+    }
+    match file::replace(&policy, b"#!/bin/sh\nexit 101\n", 0o755) {
+        Ok(()) => Some(policy),
+        Err(fault) => {
+            eprintln!("hakuriver: {fault}");
+            None
+        }
+    }
+}
+
+/// Tells the Runner what takes so long. It is only information: a fault must not end the start.
+fn phase(text: &str) {
+    eprintln!("hakuriver: {text}");
+    if let Err(fault) = file::replace(&Path::new(OUT).join(PHASE), format!("{text}\n").as_bytes(), 0o644) {
+        eprintln!("hakuriver: {fault}");
+    }
+}
+
+/// What sessions get: the container's own environment (without what belongs to a login), the task's, and its id; of two with the
+/// same name the later.
+fn environment(own: impl Iterator<Item = (String, String)>, task: &BoxFile) -> Vec<Variable> {
+    let of_login = |name: &str| {
+        const NAMES: [&str; 12] = [
+            "HOME",
+            "HOSTNAME",
+            "LOGNAME",
+            "MAIL",
+            "OLDPWD",
+            "PWD",
+            "SHELL",
+            "SHLVL",
+            "TERM",
+            "USER",
+            "_",
+            "NOTIFY_SOCKET",
+        ];
+        NAMES.contains(&name) || name.starts_with("SSH_")
+    };
+    let mut all: BTreeMap<String, (String, bool)> =
+        own.filter(|(name, _)| !of_login(name)).map(|(name, value)| (name, (value, false))).collect();
+    all.extend(task.env.iter().map(|(name, value)| (name.clone(), (value.clone(), true))));
+    all.insert("HAKURIVER_TASK_ID".to_owned(), (task.task_id.clone(), true));
+    all.into_iter().map(|(name, (value, of_task))| Variable { name, value, of_task }).collect()
+}
+
+/// `-D`: in the foreground. `-e`: the log goes to stderr. sshd starts itself anew for each connection, so it must be called by its
+/// absolute path.
+fn openssh_argv(program: &Path) -> Vec<String> {
+    let config = format!("{}/sshd_config", sshd::FOLDER);
+    vec![text_of(program), "-D".to_owned(), "-e".to_owned(), "-f".to_owned(), config]
+}
+
+/// `-F`: in the foreground. `-E`: the log goes to stderr. `-e`: sessions get its environment. `-s`: no passwords. `-r`: this host key,
+/// and no other.
+fn dropbear_argv(program: &Path) -> Vec<String> {
+    let host_key = format!("{}/host_key.dropbear", sshd::FOLDER);
+    let fixed = ["-F", "-E", "-e", "-s", "-r", &host_key, "-p", "22"].map(str::to_owned);
+    std::iter::once(text_of(program)).chain(fixed).collect()
+}
+
+fn text_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn prepare_openssh(root: &Path, program: &Path, task: &BoxFile, key: &HostKey, env: &[Variable]) -> Result<(), String> {
+    let inside = root.join(program.strip_prefix("/").unwrap_or(program));
+    let binary = fs::read(&inside).map_err(|fault| format!("cannot read {}: {fault}", inside.display()))?;
+    let files = sshd::files(sshd::version_in(&binary), &task.keys, env)?;
+    for warning in &files.warnings {
+        eprintln!("hakuriver: {warning}");
+    }
+    let folder = own_folder(root)?;
+    let write = |name: &str, content: &str| {
+        file::replace(&folder.join(name), content.as_bytes(), 0o600).map_err(|fault| fault.to_string())
+    };
+    write("authorized_keys", &files.authorized_keys)?;
+    write("host_key", &key.openssh_private())?;
+    write("sshd_config", &files.config)?;
+    // An empty folder in which the part of sshd without rights is locked up; packages leave it to the init system.
+    make_dir(&root.join("run/sshd"), 0o755)?;
+    prepare_accounts(root, true)
+}
+
+fn prepare_dropbear(root: &Path, task: &BoxFile, key: &HostKey) -> Result<(), String> {
+    let folder = own_folder(root)?;
+    file::replace(&folder.join("host_key.dropbear"), &key.dropbear_private(), 0o600)
+        .map_err(|fault| fault.to_string())?;
+    prepare_accounts(root, false)?;
+    // It reads keys nowhere else, and only if nobody else can write there.
+    let folder = root.join("root/.ssh");
+    make_dir(&folder, 0o700)?;
+    let file = folder.join("authorized_keys");
+    let before = read_text(&file)?;
+    match with_keys(&before, &task.keys) {
+        Some(after) => file::write_atomic(&file, after.as_bytes(), 0o600).map_err(|fault| fault.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// The keys that are missing, added; None if none is.
+fn with_keys(before: &str, keys: &[String]) -> Option<String> {
+    let mut after = before.to_owned();
+    for key in keys {
+        if !after.lines().any(|line| line.trim() == key.trim()) {
+            if !after.is_empty() && !after.ends_with('\n') {
+                after.push('\n');
+            }
+            after.push_str(key);
+            after.push('\n');
+        }
+    }
+    (after != before).then_some(after)
+}
+
+/// `/etc/hakuriver`, for root alone. An image that was packed from a VPS has it already.
+fn own_folder(root: &Path) -> Result<PathBuf, String> {
+    let folder = root.join(sshd::FOLDER.trim_start_matches('/'));
+    make_dir(&root.join("etc"), 0o755)?;
+    make_dir(&folder, 0o700)?;
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))
+        .map_err(|fault| format!("cannot set the mode of {}: {fault}", folder.display()))?;
+    Ok(folder)
+}
+
+fn prepare_accounts(root: &Path, for_sshd: bool) -> Result<(), String> {
+    let shells = ["/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh"];
+    let shell = shells.into_iter().find(|shell| root.join(&shell[1..]).exists()).unwrap_or("/bin/sh");
+    let path = root.join("etc/passwd");
+    let before = read_text(&path)?;
+    let passwd = match accounts::passwd(&before, shell, for_sshd) {
+        Some(after) => {
+            rewrite(&path, &after, 0o644)?;
+            let group = root.join("etc/group");
+            if let Some(after) = accounts::group(&read_text(&group)?, &after) {
+                rewrite(&group, &after, 0o644)?;
+            }
+            after
+        }
+        None => before,
+    };
+    let shadow = root.join("etc/shadow");
+    if let Some(after) = accounts::unlocked(&read_text(&shadow)?) {
+        rewrite(&shadow, &after, 0o600)?;
+    }
+    // The home of root, which an image without accounts lacks too.
+    let home = passwd.lines().find(|line| line.starts_with("root:")).and_then(|line| line.split(':').nth(5));
+    match home.filter(|home| home.starts_with('/')) {
+        Some(home) => make_dir(&root.join(&home[1..]), 0o700),
+        None => Ok(()),
+    }
+}
+
+/// Empty where there is no such file.
+fn read_text(path: &Path) -> Result<String, String> {
+    match fs::read_to_string(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|fault| format!("cannot read {}: {fault}", path.display())),
+    }
+}
+
+/// Replaces a file, keeping its mode and owner, and the link that leads to it; `mode` if there is none.
+fn rewrite(path: &Path, text: &str, mode: u32) -> Result<(), String> {
+    let fault = |fault: io::Error| format!("cannot change {}: {fault}", path.display());
+    let target = fs::canonicalize(path).unwrap_or_else(|_absent| path.to_owned());
+    let before = fs::metadata(&target).ok();
+    let mode = before.as_ref().map_or(mode, |before| before.mode() & 0o7777);
+    file::write_atomic(&target, text.as_bytes(), mode).map_err(fault)?;
+    match before {
+        Some(before) => chown(&target, Some(before.uid()), Some(before.gid())).map_err(fault),
+        None => Ok(()),
+    }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
+    file::make_dir(path, mode).map_err(|fault| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::Scratch;
+
+    fn task() -> BoxFile {
+        let env = [("B".to_owned(), "task".to_owned()), ("HOME".to_owned(), "/data".to_owned())];
+        let keys = ["ssh-ed25519 AAAA me".to_owned()];
+        BoxFile::for_vps("42", &keys, &"7".repeat(64), &env)
+    }
+
+    fn put(root: &Path, path: &str, text: &str, mode: u32) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("it stands in a folder")).expect("it can be made");
+        fs::write(&path, text).expect("it can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    }
+
+    fn read(root: &Path, path: &str) -> String {
+        fs::read_to_string(root.join(path)).unwrap_or_else(|fault| panic!("{path}: {fault}"))
+    }
+
+    fn mode(root: &Path, path: &str) -> u32 {
+        fs::metadata(root.join(path)).unwrap_or_else(|fault| panic!("{path}: {fault}")).mode() & 0o7777
+    }
+
+    #[test]
+    fn the_tasks_environment_wins_and_a_logins_own_is_left_out() {
+        let own = [("A", "image"), ("B", "image"), ("HOME", "/"), ("SSH_X", "1"), ("HAKURIVER_TASK_ID", "7")];
+        let env = environment(own.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())), &task());
+        let env: Vec<_> = env.iter().map(|v| (v.name.as_str(), v.value.as_str(), v.of_task)).collect();
+        assert_eq!(
+            env,
+            [("A", "image", false), ("B", "task", true), ("HAKURIVER_TASK_ID", "42", true), ("HOME", "/data", true)]
+        );
+    }
+
+    #[test]
+    fn servers_are_looked_for_in_the_path_and_where_they_usually_stand() {
+        let scratch = Scratch::new();
+        let root = scratch.path();
+        assert_eq!(find_server(root, "/usr/bin"), None);
+        put(root, "usr/sbin/dropbear", "", 0o755);
+        assert_eq!(find_server(root, "/usr/bin"), Some(Server::Dropbear("/usr/sbin/dropbear".into())));
+        put(root, "usr/sbin/sshd", "", 0o644);
+        assert!(matches!(find_server(root, ""), Some(Server::Dropbear(_))), "what cannot be executed is no server");
+        put(root, "opt/bin/sshd", "", 0o755);
+        assert_eq!(find_server(root, "bin:/opt/bin"), Some(Server::OpenSsh("/opt/bin/sshd".into())));
+    }
+
+    #[test]
+    fn an_empty_image_is_prepared_and_a_second_time_changes_nothing() {
+        let scratch = Scratch::new();
+        let root = scratch.path();
+        put(root, "usr/sbin/sshd", "\0OpenSSH_9.2p1\0", 0o755);
+        let key = HostKey::from_seed_hex(&task().host_key_seed).expect("it is a seed");
+        let env = environment(std::iter::empty(), &task());
+        let prepare = || prepare_openssh(root, Path::new("/usr/sbin/sshd"), &task(), &key, &env);
+        prepare().expect("nothing is in the way");
+        assert_eq!(mode(root, "etc/hakuriver"), 0o700);
+        for file in ["authorized_keys", "host_key", "sshd_config"] {
+            assert_eq!(mode(root, &format!("etc/hakuriver/{file}")), 0o600);
+        }
+        assert_eq!((mode(root, "run/sshd"), mode(root, "root"), mode(root, "etc/passwd")), (0o755, 0o700, 0o644));
+        assert!(read(root, "etc/hakuriver/sshd_config").contains("\"HAKURIVER_TASK_ID=42\""));
+
+        let files = ["etc/hakuriver/authorized_keys", "etc/hakuriver/sshd_config", "etc/passwd", "etc/group"];
+        let before = files.map(|file| read(root, file));
+        prepare().expect("nothing is in the way");
+        assert_eq!(files.map(|file| read(root, file)), before);
+        let left: Vec<_> = fs::read_dir(root.join("etc/hakuriver")).expect("it is there").collect();
+        assert_eq!(left.len(), 3, "nothing temporary stays");
+    }
+
+    #[test]
+    fn a_locked_root_is_unlocked_and_the_files_mode_and_link_stay() {
+        let scratch = Scratch::new();
+        let root = scratch.path();
+        put(root, "etc/real-shadow", "root:!:1::::::\n", 0o640);
+        std::os::unix::fs::symlink("real-shadow", root.join("etc/shadow")).expect("a link can be made");
+        prepare_accounts(root, true).expect("nothing is in the way");
+        assert_eq!(read(root, "etc/real-shadow"), "root:*:1::::::\n");
+        assert_eq!(mode(root, "etc/real-shadow"), 0o640);
+        assert!(fs::symlink_metadata(root.join("etc/shadow")).expect("it is there").is_symlink());
+    }
+
+    #[test]
+    fn dropbear_gets_the_missing_keys_once() {
+        let scratch = Scratch::new();
+        let root = scratch.path();
+        put(root, "root/.ssh/authorized_keys", "ssh-rsa BBBB mine", 0o600);
+        let key = HostKey::from_seed_hex(&task().host_key_seed).expect("it is a seed");
+        for _ in 0..2 {
+            prepare_dropbear(root, &task(), &key).expect("nothing is in the way");
+            assert_eq!(read(root, "root/.ssh/authorized_keys"), "ssh-rsa BBBB mine\nssh-ed25519 AAAA me\n");
+        }
+        assert_eq!(
+            fs::read(root.join("etc/hakuriver/host_key.dropbear")).expect("it is there"),
+            key.dropbear_private()
+        );
+    }
+
+    #[test]
+    fn debian_may_not_start_what_it_installs() {
+        let scratch = Scratch::new();
+        let root = scratch.path();
+        put(root, "usr/sbin/x", "", 0o755);
+        assert_eq!(forbid_service_start(root), None, "no Debian");
+        put(root, "etc/debian_version", "12\n", 0o644);
+        let policy = forbid_service_start(root).expect("it was not there");
+        assert_eq!(mode(root, "usr/sbin/policy-rc.d"), 0o755);
+        assert_eq!(forbid_service_start(root), None, "there is one already");
+        fs::remove_file(policy).expect("it is there");
+    }
+}

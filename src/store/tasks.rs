@@ -1,0 +1,263 @@
+//! Tasks in the database.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+
+use crate::domain::ids::{Attempt, GpuId, NumaId, TaskId};
+use crate::domain::placement::Placement;
+use crate::domain::spec::TaskSpec;
+use crate::domain::state::{Exit, Standing, State, Want};
+
+use super::{Store, StoreFault, int, natural, spec_row};
+
+/// All that is kept of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    pub id: TaskId,
+    /// One for all tasks of a submission.
+    pub batch: TaskId,
+    pub spec: Arc<TaskSpec>,
+    pub standing: Standing,
+    /// From its placement on.
+    pub placement: Option<Placement>,
+    /// Milliseconds since 1970, as the other times.
+    pub submitted_ms: u64,
+    pub started_ms: Option<u64>,
+    pub completed_ms: Option<u64>,
+    pub ssh_port: Option<u16>,
+    /// Public host keys, `<type> <base64>` each.
+    pub host_keys: Vec<String>,
+    /// How many younger tasks have passed it (see the queue).
+    pub passed: u32,
+}
+
+/// `json_valid` stands in for a check of the text: nanoserde must not see one that is not JSON.
+pub(super) const COLUMNS: &str = "id, batch, state, want, attempt, rev, note, exit_code, exit_signal, node, numa, gpus, passed, \
+     submitted_ms, started_ms, completed_ms, ssh_port, host_keys, iif(json_valid(spec), spec, NULL)";
+
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> {
+    let id = TaskId::from_u64(natural(row.get(0)?));
+    let columns = Columns {
+        state: row.get(2)?,
+        want: row.get(3)?,
+        node: row.get(9)?,
+        gpus: row.get(11)?,
+        host_keys: row.get(17)?,
+        spec: row.get(18)?,
+    };
+    let standing = |state, want| -> rusqlite::Result<Standing> {
+        Ok(Standing {
+            state,
+            want,
+            attempt: Attempt(row.get(4)?),
+            rev: natural(row.get(5)?),
+            note: row.get(6)?,
+            exit: Exit { code: row.get(7)?, signal: row.get(8)? },
+        })
+    };
+    let numa: Option<u32> = row.get(10)?;
+    let fault = |why: String| Ok(Err(format!("task {id} in the database cannot be read: {why}")));
+    let Some(state) = State::from_word(&columns.state) else { return fault(format!("state {:?}", columns.state)) };
+    let Some(want) = Want::from_word(&columns.want) else { return fault(format!("want {:?}", columns.want)) };
+    let spec = match columns.spec.as_deref().ok_or_else(|| "its spec is not JSON".to_owned()).and_then(spec_row::decode)
+    {
+        Ok(spec) => spec,
+        Err(why) => return fault(why),
+    };
+    let placement = match columns.node.map(|name| name.parse()).transpose() {
+        Ok(node) => node.map(|node| Placement { node, numa: numa.map(NumaId), gpus: gpu_list(&columns.gpus) }),
+        Err(why) => return fault(format!("{why}")),
+    };
+    Ok(Ok(Task {
+        id,
+        batch: TaskId::from_u64(natural(row.get(1)?)),
+        spec: Arc::new(spec),
+        standing: standing(state, want)?,
+        placement,
+        submitted_ms: natural(row.get(13)?),
+        started_ms: row.get::<_, Option<i64>>(14)?.map(natural),
+        completed_ms: row.get::<_, Option<i64>>(15)?.map(natural),
+        ssh_port: row.get(16)?,
+        host_keys: columns.host_keys.lines().map(str::to_owned).collect(),
+        passed: row.get(12)?,
+    }))
+}
+
+struct Columns {
+    state: String,
+    want: String,
+    node: Option<String>,
+    gpus: String,
+    host_keys: String,
+    spec: Option<String>,
+}
+
+fn gpu_list(text: &str) -> Vec<GpuId> {
+    text.split(',').filter_map(|id| id.parse().ok()).map(GpuId).collect()
+}
+
+/// Runs a query whose columns are [`COLUMNS`].
+pub(super) fn query(conn: &Connection, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Task>, StoreFault> {
+    let fault = |error: rusqlite::Error| StoreFault::of("read the database", &error);
+    let mut statement = conn.prepare_cached(sql).map_err(fault)?;
+    let rows = statement.query_map(params, from_row).map_err(fault)?;
+    rows.map(|row| row.map_err(fault)?.map_err(StoreFault::Unusable)).collect()
+}
+
+/// The task with that id.
+pub(super) fn get(conn: &Connection, id: TaskId) -> Result<Option<Task>, StoreFault> {
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM tasks WHERE id = ?1"))
+        .and_then(|mut statement| statement.query_row(params![int(id.get())], from_row).optional())
+        .map_err(|error| StoreFault::of("read the database", &error))?
+        .transpose()
+        .map_err(StoreFault::Unusable)
+}
+
+impl Store {
+    /// The task with that id.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn task(&self, id: TaskId) -> Result<Option<Task>, StoreFault> {
+        get(self.conn(), id)
+    }
+
+    /// Every task that is not settled, in the order of submission.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn live_tasks(&self) -> Result<Vec<Task>, StoreFault> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_live \
+             WHERE state IN ('pending', 'assigning', 'running', 'paused', 'lost') ORDER BY id"
+        );
+        query(self.conn(), &sql, &[])
+    }
+
+    /// The highest id in the database, 0 if there is none.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn newest_id(&self) -> Result<u64, StoreFault> {
+        self.conn()
+            .query_row("SELECT coalesce(max(id), 0) FROM tasks", [], |row| row.get(0))
+            .map(natural)
+            .map_err(|error| StoreFault::of("read the database", &error))
+    }
+
+    /// Adds a task.
+    ///
+    /// # Errors
+    /// The database could not be written.
+    pub fn insert_task(&mut self, task: &Task) -> Result<(), StoreFault> {
+        let standing = &task.standing;
+        self.write(
+            "INSERT INTO tasks VALUES \
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+            params![
+                int(task.id.get()),
+                int(task.batch.get()),
+                task.spec.kind.word(),
+                task.spec.name.as_ref().map(|name| name.as_str()),
+                standing.state.word(),
+                standing.want.word(),
+                standing.attempt.0,
+                int(standing.rev),
+                standing.note,
+                standing.exit.code,
+                standing.exit.signal,
+                task.placement.as_ref().map(|placement| placement.node.as_str()),
+                task.placement.as_ref().and_then(|placement| placement.numa).map(|numa| numa.0),
+                gpu_text(task),
+                task.passed,
+                int(task.submitted_ms),
+                task.started_ms.map(int),
+                task.completed_ms.map(int),
+                task.ssh_port,
+                task.host_keys.join("\n"),
+                spec_row::encode(&task.spec),
+            ],
+        )
+    }
+
+    /// Stores what can change of a task: everything but its specification.
+    ///
+    /// # Errors
+    /// The database could not be written.
+    pub fn update_task(&mut self, task: &Task) -> Result<(), StoreFault> {
+        let standing = &task.standing;
+        self.write(
+            "UPDATE tasks SET state = ?2, want = ?3, attempt = ?4, rev = ?5, note = ?6, exit_code = ?7, exit_signal = ?8, \
+             node = ?9, numa = ?10, gpus = ?11, passed = ?12, started_ms = ?13, completed_ms = ?14, ssh_port = ?15, \
+             host_keys = ?16 WHERE id = ?1",
+            params![
+                int(task.id.get()),
+                standing.state.word(),
+                standing.want.word(),
+                standing.attempt.0,
+                int(standing.rev),
+                standing.note,
+                standing.exit.code,
+                standing.exit.signal,
+                task.placement.as_ref().map(|placement| placement.node.as_str()),
+                task.placement.as_ref().and_then(|placement| placement.numa).map(|numa| numa.0),
+                gpu_text(task),
+                task.passed,
+                task.started_ms.map(int),
+                task.completed_ms.map(int),
+                task.ssh_port,
+                task.host_keys.join("\n"),
+            ],
+        )
+    }
+
+    /// Removes at most `limit` each of the tasks that ended, the answers that were kept and the events that happened
+    /// before `cutoff_ms`; says how many rows went. The newest task stays, so that ids never repeat.
+    ///
+    /// Events go strictly from the oldest on, so those that are left have no gaps.
+    ///
+    /// # Errors
+    /// The database could not be written.
+    pub fn clean_up(&mut self, cutoff_ms: u64, limit: u32) -> Result<usize, StoreFault> {
+        const STATEMENTS: [(&str, &str); 3] = [
+            (
+                "SELECT 1 FROM tasks INDEXED BY tasks_ended WHERE state NOT IN ('pending', 'assigning', 'running', 'paused', 'lost') \
+                 AND completed_ms < ?1 AND id < (SELECT max(id) FROM tasks) LIMIT 1",
+                "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks INDEXED BY tasks_ended \
+                 WHERE state NOT IN ('pending', 'assigning', 'running', 'paused', 'lost') AND completed_ms < ?1 \
+                 AND id < (SELECT max(id) FROM tasks) LIMIT ?2)",
+            ),
+            (
+                "SELECT 1 FROM batches WHERE submitted_ms < ?1 LIMIT 1",
+                "DELETE FROM batches WHERE key IN (SELECT key FROM batches WHERE submitted_ms < ?1 LIMIT ?2)",
+            ),
+            (
+                "SELECT 1 FROM (SELECT time_ms FROM events ORDER BY seq LIMIT 1) WHERE time_ms < ?1",
+                "DELETE FROM events WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM \
+                 (SELECT seq, time_ms FROM events ORDER BY seq LIMIT ?2) WHERE time_ms >= ?1) \
+                 AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?2)",
+            ),
+        ];
+        let mut gone = 0;
+        for (anything, delete) in STATEMENTS {
+            // Looking first keeps an idle Host from taking a write transaction for nothing.
+            let found: Option<i64> = self
+                .conn()
+                .prepare_cached(anything)
+                .and_then(|mut statement| statement.query_row(params![int(cutoff_ms)], |row| row.get(0)).optional())
+                .map_err(|error| StoreFault::of("read the database", &error))?;
+            if found.is_some() {
+                gone += self
+                    .execute(delete, params![int(cutoff_ms), limit])
+                    .map_err(|error| StoreFault::of("write the database", &error))?;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+fn gpu_text(task: &Task) -> String {
+    let ids = task.placement.iter().flat_map(|placement| &placement.gpus);
+    ids.map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,164 @@
+//! Process 1 of a container: starts one program at a time, passes signals on, and buries every orphan.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid};
+
+use super::command::{CommandFault, cannot_start, prepare};
+use super::shutdown::poll;
+
+/// What is left when the main program has ended by itself gets TERM and this long to end well.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The role of process 1. One a process.
+#[derive(Debug)]
+pub struct Init {
+    signals: SignalFd,
+    /// False under an init of Docker's: then all that is not our child is none of our business.
+    first: bool,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status (128+n for signal n).
+    Itself(i32),
+    /// We were asked to end, and all have obeyed; this was its status.
+    Stopped(i32),
+    /// Its time was up: all were killed.
+    TimedOut,
+}
+
+impl Init {
+    /// Takes over the signals of this process. To be called first: until then, process 1 loses them.
+    ///
+    /// # Errors
+    /// The kernel refuses a signalfd.
+    pub fn begin() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in ENDING.into_iter().chain(PASSED_ON).chain([Signal::SIGCHLD]) {
+            set.add(signal);
+        }
+        // Blocked signals reach even process 1, for which the kernel drops those with a default action.
+        set.thread_block()?;
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { signals, first: getpid() == Pid::from_raw(1) })
+    }
+
+    /// Runs a program that others depend on, and returns when it has ended, with what it left behind. Its output goes to our
+    /// stderr. When we are asked to end meanwhile, everything in the container is, and the answer comes when all is gone;
+    /// who does not obey is left to Docker, which kills us all after its grace.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(
+        &self,
+        argv: &[String],
+        env: &[(String, String)],
+        limit: Option<Duration>,
+    ) -> Result<Ended, CommandFault> {
+        let mut command = prepare(argv, env)?;
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(|fault| cannot_start(argv, &fault))?;
+        command.stdin(Stdio::null()).stdout(stderr);
+        let child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
+        // It is waited for below, with all others: its handle is not used any more.
+        let child = Pid::from_raw(libc::pid_t::try_from(child.id()).expect("a process id is a positive pid_t"));
+        let mut end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut timed_out = false;
+        let mut stopping = false;
+        let mut status = None;
+        loop {
+            let alone = bury(|pid, code| {
+                if pid == child {
+                    status = Some(code);
+                }
+            });
+            match status {
+                Some(_) if timed_out => return Ok(Ended::TimedOut),
+                Some(code) if !stopping => return Ok(Ended::Itself(code)),
+                Some(code) if alone || !self.first => return Ok(Ended::Stopped(code)),
+                _ => {}
+            }
+            match self.next_signal(end) {
+                Some(Signal::SIGCHLD) => {}
+                Some(signal) if ENDING.contains(&signal) => {
+                    stopping = true;
+                    self.tell_all(child, Signal::SIGTERM);
+                    // Who is stopped (Ctrl-Z) sees the other signal only then.
+                    self.tell_all(child, Signal::SIGCONT);
+                }
+                Some(signal) => {
+                    let _gone = kill(child, signal);
+                }
+                None => {
+                    timed_out = true;
+                    end = None;
+                    self.tell_all(child, Signal::SIGKILL);
+                }
+            }
+        }
+    }
+
+    /// Before process 1 ends, and the kernel kills what is left: gives it the chance to end well, for five seconds at most.
+    pub fn farewell(&self) {
+        if !self.first {
+            return;
+        }
+        let end = Instant::now() + FAREWELL;
+        if bury(|_, _| {}) {
+            return;
+        }
+        let _none = kill(Pid::from_raw(-1), Signal::SIGTERM);
+        let _none = kill(Pid::from_raw(-1), Signal::SIGCONT);
+        while !bury(|_, _| {}) && self.next_signal(Some(end)).is_some() {}
+    }
+
+    /// To everything in the container but ourselves; where we are not process 1, to the child alone.
+    fn tell_all(&self, child: Pid, signal: Signal) {
+        let _gone = kill(if self.first { Pid::from_raw(-1) } else { child }, signal);
+    }
+
+    /// None: `end` has come.
+    fn next_signal(&self, end: Option<Instant>) -> Option<Signal> {
+        loop {
+            match self.signals.read_signal() {
+                Ok(Some(info)) => {
+                    let number = i32::try_from(info.ssi_signo).expect("signal numbers are below 65");
+                    return Some(Signal::try_from(number).expect("it is one of those that are blocked"));
+                }
+                Ok(None) | Err(Errno::EINTR) => {}
+                Err(fault) => panic!("cannot read a signalfd: {fault}"),
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return None;
+            }
+            poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], end);
+        }
+    }
+}
+
+/// Each of them ends the container.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+const PASSED_ON: [Signal; 3] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// Waits for every child that has ended, ours or inherited; true if there is no other child.
+fn bury(mut ended: impl FnMut(Pid, i32)) -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => ended(pid, code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => ended(pid, 128 + signal as i32),
+            Ok(WaitStatus::StillAlive) => return false,
+            Err(Errno::ECHILD) => return true,
+            // Interrupted; and states that are not asked for.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
