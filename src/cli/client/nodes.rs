@@ -56,7 +56,7 @@ fn cells(node: &NodeRow) -> Vec<String> {
         node.url.clone(),
         node.total_cores.to_string(),
         node.available_cores.to_string(),
-        table::or_dash(node.numa_topology.as_ref().map(Vec::len)),
+        table::or_dash(node.numa_topology.as_ref().map(std::collections::BTreeMap::len)),
         node.gpu_info.len().to_string(),
         table::or_dash(node.last_heartbeat.as_ref()),
     ]
