@@ -1,10 +1,11 @@
 # What a developer and the CI call. Every target that needs Docker sets it up first (scripts/setup.sh), as root on Debian.
-.POSIX:
 .PHONY: build check test demo bench install clean help
 
 PREFIX = /usr/local
 BINARY = target/x86_64-unknown-linux-gnu/release/hakuriver
 TEST_THREADS = 4
+# rustup's own place, for shells that have not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help:
 	@echo 'make build            the static release binary: $(BINARY)'
@@ -20,7 +21,7 @@ build:
 	cargo build --release --locked
 
 check:
-	@scripts/setup.sh build
+	@scripts/setup.sh check
 	cargo fmt --all -- --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --quiet --test it floors::

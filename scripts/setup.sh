@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes this machine ready to build, test or measure HakuRiver: setup.sh build|test|bench.
+# Makes this machine ready to build, check, test or measure HakuRiver: setup.sh build|check|test|bench.
 #
 # A bare Debian 12 with a Rust toolchain is enough. As root, missing packages are installed by name, and dockerd is
 # started if none answers. Without root, or where a package cannot be had, it says what is missing and exits with 1.
@@ -37,6 +37,14 @@ check_rust() {
         found=$("$tool" --version | sed 's/^[a-z]* \([0-9.]*\).*/\1/')
         [ "$(version_number "$found")" -ge "$(version_number "$wanted")" ] ||
             fail "$tool is $found; HakuRiver needs Rust $wanted or newer" "update it with: rustup update stable"
+    done
+}
+
+check_components() {
+    local tool
+    for tool in fmt clippy; do
+        cargo "$tool" --version >/dev/null 2>&1 || fail "cargo $tool is not installed" \
+            "install it with: rustup component add rustfmt clippy"
     done
 }
 
@@ -110,9 +118,10 @@ start_docker() {
 
 check_rust
 case $what in
-build)
+build | check)
     # SQLite is compiled from its source; the static binary needs the C library's archive.
     need gcc:gcc /usr/lib/x86_64-linux-gnu/libc.a:libc6-dev
+    [ "$what" = build ] || check_components
     ;;
 test | bench)
     need docker:docker.io dockerd:docker.io containerd:containerd iptables:iptables ssh:openssh-client ssh-keygen:openssh-client \
@@ -120,5 +129,5 @@ test | bench)
     [ "$what" = test ] || need socat:socat curl:curl
     start_docker
     ;;
-*) fail "unknown argument '$what'; one of: build, test, bench" ;;
+*) fail "unknown argument '$what'; one of: build, check, test, bench" ;;
 esac

@@ -15,13 +15,13 @@ pub mod store;
 pub mod sys;
 mod up;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use cli::args::{self, Exit};
+use cli::args;
 use cli::fault::{DONE, Fault};
 use cli::output;
-use cli::role::{Invocation, Role, Wanted};
+use cli::role::{self, Invocation, Role, Wanted};
 use cli::server_args::{HostArgs, RunnerArgs, SuperviseArgs, UpArgs};
 use config::auth::Bearer;
 use config::{Config, Loaded, address};
@@ -42,8 +42,8 @@ pub fn main() -> ExitCode {
         }
     }
     let (program, args) = words.split_first().map_or(("hakuriver", &[][..]), |(program, args)| (program, args));
-    match cli::role::wanted(program, args) {
-        Wanted::Help => output::print(&cli::role::help()),
+    match role::wanted(program, args) {
+        Wanted::Help => output::print(&role::help()),
         Wanted::Version => output::line(concat!("hakuriver ", env!("CARGO_PKG_VERSION"))),
         Wanted::Usage(text) => return Fault::Usage(text).report().into(),
         Wanted::Role(invocation) => return be(&invocation).into(),
@@ -55,7 +55,7 @@ fn be(invocation: &Invocation) -> u8 {
     let done = match invocation.role {
         Role::Host => be_host(invocation),
         Role::Runner => be_runner(invocation),
-        Role::Up => parse::<UpArgs>(invocation).and_then(|(args, config)| up::run(&args, config.as_deref())),
+        Role::Up => args::of::<UpArgs>(invocation).and_then(|(args, config)| up::run(&args, config.as_deref())),
         Role::Supervise => be_supervisor(invocation),
         _ => cli::run(invocation),
     };
@@ -65,26 +65,11 @@ fn be(invocation: &Invocation) -> u8 {
     }
 }
 
-/// The arguments of a role, and the path of `--config`, before or after its word.
-fn parse<T: argh::FromArgs + argh::ArgsInfo>(invocation: &Invocation) -> Result<(T, Option<PathBuf>), Fault> {
-    let command: Vec<&str> = invocation.command.iter().map(String::as_str).collect();
-    match args::parse(&command, &invocation.args) {
-        Ok((_, Some(_))) if invocation.config.is_some() => {
-            Err(Fault::Usage("option '--config' is given twice".to_owned()))
-        }
-        Ok((parsed, config)) => Ok((parsed, config.or_else(|| invocation.config.clone()))),
-        Err(Exit::Usage(text)) => Err(Fault::Usage(text)),
-        Err(Exit::Help(text)) => {
-            output::print(&text);
-            Err(Fault::Status(DONE))
-        }
-    }
-}
-
 fn be_host(invocation: &Invocation) -> Result<(), Fault> {
-    let (HostArgs {}, path) = parse(invocation)?;
+    let (HostArgs {}, path) = args::of(invocation)?;
     let loaded = config::load(path.as_deref())?;
     begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
+    tell_of_0_3(&loaded);
     let config = loaded.config;
     let host: Part = Box::new(move |stop| {
         let mut ready = |ready: &host::Ready| {
@@ -96,7 +81,7 @@ fn be_host(invocation: &Invocation) -> Result<(), Fault> {
 }
 
 fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
-    let (args, path) = parse::<RunnerArgs>(invocation)?;
+    let (args, path) = args::of::<RunnerArgs>(invocation)?;
     let loaded = match (&args.state_dir, path) {
         (Some(_), Some(_)) => {
             let text = "give --config or --state-dir, not both: a configuration names its own paths.state_dir";
@@ -138,7 +123,7 @@ fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
 }
 
 fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
-    let (args, _) = parse::<SuperviseArgs>(invocation)?;
+    let (args, _) = args::of::<SuperviseArgs>(invocation)?;
     if !args.in_container {
         return Err(Fault::Usage("'hakuriver supervise' is started by a Runner, with --in-container".to_owned()));
     }
@@ -159,19 +144,37 @@ fn begin_serving(loaded: &Loaded, log_file: Option<&Path>) -> Result<(), Fault> 
     }
 }
 
+/// Tells the user of a file of 0.3 what has changed, and what its clients need.
+fn tell_of_0_3(loaded: &Loaded) {
+    if loaded.exists && loaded.config.auth.absent {
+        output::error_line(&format!(
+            "note: {} has no [auth] section, so every call needs a token; clients of 0.3 have none, and need these lines:\n\
+             auth.mode = \"none\"\n\
+             auth.insecure_network = true   # to listen on more than loopback",
+            loaded.file.display()
+        ));
+    }
+}
+
 /// Runs the Host, and keeps the file that tells clients its ports.
 fn serve_host(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&host::Ready)) -> Result<(), String> {
     let file = address::file(config);
+    let mut is_written = false;
     let ended = host::run(config, stop, &mut |listening| {
         let content = address::content(listening.api, listening.tunnel);
-        let written = sys::file::write_atomic(&file, content.as_bytes(), 0o644);
-        if let Err(fault) = written {
-            crate::warning!("clients will not find a port that the system chose: {fault}");
+        let folder = file.parent().unwrap_or(&config.paths.state_dir);
+        match sys::file::make_dir(folder, 0o700)
+            .and_then(|()| sys::file::write_atomic(&file, content.as_bytes(), 0o644))
+        {
+            Ok(()) => is_written = true,
+            Err(fault) => crate::warning!("clients will not find a port that the system chose: {fault}"),
         }
         ready(listening);
     });
-    // Someone else may listen there next.
-    let _not_there = std::fs::remove_file(&file);
+    if is_written {
+        // Someone else may listen there next, and must not be sent a token.
+        let _gone = std::fs::remove_file(&file);
+    }
     ended.map_err(|fault| fault.to_string())
 }
 

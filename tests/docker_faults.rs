@@ -106,6 +106,8 @@ impl Daemon {
     }
 
     fn start(&mut self) {
+        // One that was killed leaves it, and its number may be somebody else's by now.
+        let _ = fs::remove_file(self.run.join("pid"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.run.join("dockerd.log")).unwrap();
         let child = Command::new("dockerd")
             .args(["-H", &self.socket(), "--bridge", &self.bridge])
@@ -178,6 +180,12 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).status();
+        // What a daemon that was killed left mounted.
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let ours = |path: &&str| [&self.run, &self.data].iter().any(|dir| std::path::Path::new(path).starts_with(dir));
+        for path in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(ours) {
+            let _ = Command::new("umount").args(["-l", path]).status();
+        }
         let _ = fs::remove_dir_all(&self.run);
         let _ = fs::remove_dir_all(&self.data);
     }

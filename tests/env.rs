@@ -275,13 +275,6 @@ impl Cluster {
         self.processes[name].id()
     }
 
-    /// The exit status, if it has ended by itself.
-    pub fn ended(&mut self, name: &str) -> Option<i32> {
-        let status = self.processes.get_mut(name).unwrap().try_wait().unwrap()?;
-        self.processes.remove(name);
-        Some(status.code().unwrap_or(-1))
-    }
-
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default()
     }

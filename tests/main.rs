@@ -1,5 +1,8 @@
 //! The whole system from outside: real Hosts and Runners, real Docker, one file a promise.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(unreachable_pub, reason = "no library: whatever a module shows, it shows to this crate")]
+
 mod env;
 mod fake_node;
 mod floors;

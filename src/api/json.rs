@@ -1,19 +1,36 @@
 //! The only door to nanoserde, which is unsafe on foreign bytes: it panics on some, loops for ever on others, and
-//! wraps large integers. So every text is checked first (RFC 8259, iterative, bounded depth, nothing trailing).
+//! wraps large integers. So every text is checked first ([`guard`]: RFC 8259, iterative, bounded depth, nothing trailing).
 
-use nanoserde::{DeJson, SerJson};
+mod guard;
+pub(crate) mod value;
+
+use std::fmt;
+
+use nanoserde::{DeJson, DeJsonErr, DeJsonErrReason, SerJson};
+
+pub use value::{Object, Value};
 
 /// Why a text was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JsonFault {
-    /// Not JSON, or deeper or larger than allowed: a 400.
+    /// Not JSON, or deeper than allowed: a 400.
     Malformed(String),
     /// JSON, but a field has the wrong type or is missing: a 422 that names the field.
     Field { field: String, message: String },
 }
 
-impl std::fmt::Display for JsonFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl JsonFault {
+    /// The HTTP status that tells it.
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::Field { .. } => 422,
+        }
+    }
+}
+
+impl fmt::Display for JsonFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(message) => write!(f, "the body is not valid JSON: {message}"),
             Self::Field { field, message } => write!(f, "field '{field}': {message}"),
@@ -21,15 +38,128 @@ impl std::fmt::Display for JsonFault {
     }
 }
 
-/// Checks and decodes.
+/// Checks and decodes. Unknown fields are passed over; a missing Option is None.
 ///
 /// # Errors
 /// See [`JsonFault`].
-pub fn decode<T: DeJson>(_text: &[u8]) -> Result<T, JsonFault> {
-    unimplemented!("api")
+pub fn decode<T: DeJson>(bytes: &[u8]) -> Result<T, JsonFault> {
+    let text = guard::check(bytes)?;
+    T::deserialize_json(text).map_err(|fault| field_fault(text, &fault))
 }
 
 /// Encodes.
 pub fn encode<T: SerJson>(value: &T) -> String {
     value.serialize_json()
+}
+
+/// nanoserde tells a place; a user needs the field.
+fn field_fault(text: &str, fault: &DeJsonErr) -> JsonFault {
+    let message = match &fault.msg {
+        DeJsonErrReason::MissingKey(name) => {
+            return JsonFault::Field { field: name.clone(), message: "it is missing".to_owned() };
+        }
+        DeJsonErrReason::UnexpectedToken(found, expected) => {
+            format!("expected {}, found {}", expected.trim(), token_word(found))
+        }
+        DeJsonErrReason::OutOfRange(what) => format!("the number is out of range ({what})"),
+        other => format!("cannot be read: {other:?}"),
+    };
+    let field = guard::key_before(text, fault.line, fault.col).unwrap_or("(body)").to_owned();
+    JsonFault::Field { field, message }
+}
+
+fn token_word(token: &nanoserde::DeJsonTok) -> &'static str {
+    use nanoserde::DeJsonTok as Tok;
+    match token {
+        Tok::Str => "a string",
+        Tok::U64(_) | Tok::I64(_) => "a whole number",
+        Tok::F64(_) => "a number with a fraction or exponent",
+        Tok::Bool(_) => "true or false",
+        Tok::Null => "null",
+        Tok::CurlyOpen => "an object",
+        Tok::BlockOpen => "a list",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::node::{Heartbeat, Observed, Register};
+
+    fn field(text: &str) -> String {
+        match decode::<Observed>(text.as_bytes()) {
+            Err(JsonFault::Field { field, .. }) => field,
+            other => panic!("{text} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_makes_nanoserde_panic_or_loop_is_refused_before_it() {
+        for text in [
+            "{\"x\":}",
+            "{\"x\":[",
+            "{\"x\":",
+            "{",
+            "[",
+            "",
+            " ",
+            "{\"session\":\"a\",}",
+            "{'a':1}",
+            "{\"a\":1}x",
+            "/* */{}",
+            "{\"a\":01}",
+            "{\"a\":+1}",
+            "{\"a\":.5}",
+            "{\"a\":nul}",
+            "\u{feff}{}",
+            "{\"a\":\"\n\"}",
+            "{\"a\":\"\\0\"}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":99999999999999999999}",
+            "{\"a\":9223372036854775808}",
+            "{\"a\":1,\"a\":2}",
+        ] {
+            assert!(matches!(decode::<Observed>(text.as_bytes()), Err(JsonFault::Malformed(_))), "{text}");
+        }
+        let deep = "[".repeat(10_000);
+        assert!(matches!(decode::<Observed>(deep.as_bytes()), Err(JsonFault::Malformed(_))));
+        assert!(matches!(decode::<Observed>(b"{\"a\":\"\xff\"}"), Err(JsonFault::Malformed(_))));
+    }
+
+    #[test]
+    fn wrong_types_name_their_field() {
+        assert_eq!(field(r#"{"session":5,"complete":true,"tasks":[]}"#), "session");
+        assert_eq!(field(r#"{"session":"s","complete":"yes","tasks":[]}"#), "complete");
+        assert_eq!(field(r#"{"session":"s","tasks":[]}"#), "complete");
+        let task = |attempt: &str, port: &str| {
+            format!(
+                r#"{{"session":"s","complete":true,"tasks":[{{"task_id":"1","attempt":{attempt},"rev":1,"state":"running","ssh_port":{port}}}]}}"#
+            )
+        };
+        for bad in ["-1", "1.5", "1e3", "\"1\"", "4294967296", "null", "[]", "{}", "true"] {
+            assert_eq!(field(&task(bad, "1")), "attempt", "{bad}");
+        }
+        assert_eq!(field(&task("1", "65536")), "ssh_port");
+        assert!(decode::<Observed>(task("1", "null").as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn unknown_fields_are_passed_over_and_missing_options_are_none() {
+        let text = r#"{"x":{"y":[1,{"z":null}],"w":-1.5e-3},"hostname":"n","instance":"i","machine_id":"m","boot_id":"b",
+            "version":"1","inventory":{"cpus":"0","memory_bytes":1,"siblings":[],"numa":[],"gpus":[],"more":[]}}"#;
+        let register: Register = decode(text.as_bytes()).expect("it is whole");
+        assert_eq!((register.hostname.as_str(), register.address), ("n", None));
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let mut heartbeat = Heartbeat { session: "a\"\\\n\t\u{1}\u{7f}é😀".to_owned(), ..Heartbeat::default() };
+        heartbeat.usage.cpu_percent = Some(12.5);
+        heartbeat.usage.memory_used_bytes = Some(1 << 40);
+        let text = encode(&heartbeat);
+        let back: Heartbeat = decode(text.as_bytes()).expect(&text);
+        assert_eq!((back.session, back.usage.cpu_percent), (heartbeat.session, Some(12.5)));
+        assert_eq!(back.usage.memory_total_bytes, None);
+    }
 }

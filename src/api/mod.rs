@@ -6,3 +6,4 @@
 pub mod json;
 pub mod node;
 pub mod public;
+pub mod submit;

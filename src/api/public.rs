@@ -1,5 +1,7 @@
 //! The bodies of the API that users and their programs see. A field without a value is `null`, not absent.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use nanoserde::{DeJson, SerJson};
 
 /// The body of every error.

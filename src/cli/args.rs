@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs, Optionality};
 
+use super::fault::{DONE, Fault};
+use super::role::Invocation;
+
 /// The end of the program instead of a parsed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -15,6 +18,25 @@ pub enum Exit {
     Help(String),
     /// Wrong: stderr, status 2.
     Usage(String),
+}
+
+/// The arguments of a role, and the path of `--config`, before or after its word. Help is printed here.
+///
+/// # Errors
+/// What is wrong with them; or that nothing is left to do after the help.
+pub fn of<T: FromArgs + ArgsInfo>(invocation: &Invocation) -> Result<(T, Option<PathBuf>), Fault> {
+    let command: Vec<&str> = invocation.command.iter().map(String::as_str).collect();
+    match parse(&command, &invocation.args) {
+        Ok((_, Some(_))) if invocation.config.is_some() => {
+            Err(Fault::Usage("option '--config' is given twice".to_owned()))
+        }
+        Ok((parsed, config)) => Ok((parsed, config.or_else(|| invocation.config.clone()))),
+        Err(Exit::Usage(text)) => Err(Fault::Usage(text)),
+        Err(Exit::Help(text)) => {
+            super::output::print(&text);
+            Err(Fault::Status(DONE))
+        }
+    }
 }
 
 /// Parses `args`, the words after `command` (`["hakuriver", "vps"]`). The path is that of `--config`, if it is there.
@@ -25,7 +47,7 @@ pub fn parse<T: FromArgs + ArgsInfo>(command: &[&str], args: &[String]) -> Resul
     let walked = walk(&T::get_args_info(), command, args)?;
     let words: Vec<&str> = walked.args.iter().map(String::as_str).collect();
     let parsed = T::from_args(command, &words).map_err(|exit| match exit.status {
-        Ok(()) => Exit::Help(with_config_option(&exit.output)),
+        Ok(()) => Exit::Help(shown_help(&exit.output)),
         Err(()) => Exit::Usage(format!("{}; see '{} --help'", plain(&exit.output), walked.command.join(" "))),
     })?;
     Ok((parsed, walked.config))
@@ -122,6 +144,12 @@ fn commands(level: &CommandInfoWithArgs) -> String {
 fn plain(message: &str) -> String {
     let text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let text = text.trim_end_matches('.');
+    // What argh calls the argument is the name of a field.
+    if let Some((_, rest)) =
+        text.split_once("positional argument '").and_then(|(_, rest)| rest.split_once("' with value "))
+    {
+        return format!("argument {rest}");
+    }
     for (start, ours) in [
         ("Error parsing ", ""),
         ("Required positional arguments not provided: ", "missing: "),
@@ -138,10 +166,31 @@ fn plain(message: &str) -> String {
     }
 }
 
-/// Adds `--config`, which every command takes and no struct of argh's names, to a help text.
-fn with_config_option(help: &str) -> String {
+/// Adds `--config`, which every command takes and no struct of argh's names, and breaks long lines.
+fn shown_help(help: &str) -> String {
     const LINE: &str = "  --config          path of the configuration file";
-    help.replacen("\n  -h, --help ", &format!("\n{LINE}\n  -h, --help "), 1)
+    wrapped(&help.replacen("\n  -h, --help ", &format!("\n{LINE}\n  -h, --help "), 1))
+}
+
+/// Breaks the paragraphs, which argh leaves as one line each. What is indented stays as it is.
+fn wrapped(help: &str) -> String {
+    const WIDTH: usize = 100;
+    let mut text = String::new();
+    for line in help.trim_end().lines() {
+        let mut width = 0;
+        for word in line.split_inclusive(' ') {
+            let length = word.trim_end().chars().count();
+            if width > 0 && width + length > WIDTH && !line.starts_with(' ') {
+                text.truncate(text.trim_end_matches(' ').len());
+                text.push('\n');
+                width = 0;
+            }
+            text.push_str(word);
+            width += word.chars().count();
+        }
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

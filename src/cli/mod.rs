@@ -9,8 +9,18 @@ pub mod output;
 pub mod role;
 pub mod server_args;
 
+mod client;
+mod command;
+mod host_api;
+mod init;
+mod kill;
+mod ssh;
+mod table;
+mod task_ref;
+mod vps;
+
 use fault::Fault;
-use role::Invocation;
+use role::{Invocation, Role};
 
 /// Is one of the user's roles.
 ///
@@ -18,10 +28,15 @@ use role::Invocation;
 /// See [`Fault`].
 pub fn run(invocation: &Invocation) -> Result<(), Fault> {
     match invocation.role {
-        role => Err(Fault::Usage(format!(
-            "'hakuriver {}' is not part of this version ({})",
-            role.word(),
-            env!("CARGO_PKG_VERSION")
-        ))),
+        Role::Vps => vps::run(invocation),
+        Role::Client => client::run(invocation),
+        Role::Ssh => ssh::run(invocation),
+        Role::Init => init::run(invocation),
+        role => Err(not_here(&format!("hakuriver {}", role.word()))),
     }
+}
+
+/// The answer where a part of HakuRiver is not in this version.
+fn not_here(what: &str) -> Fault {
+    Fault::Usage(format!("'{what}' is not part of this version ({})", env!("CARGO_PKG_VERSION")))
 }

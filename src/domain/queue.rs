@@ -9,9 +9,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::ids::TaskId;
+use super::ids::{GpuId, TaskId};
 use super::placement::{
-    Held, NodeView, Nowhere, Obstacle, Placement, WhyNot, find, fit, gpus_to_keep, may_go_to, shortfall, waiting_for,
+    Held, NodeView, Nowhere, Obstacle, Placement, find, fit, gpus_to_keep, may_go_to, shortfall, waiting_for,
 };
 use super::spec::{Container, GpuRequest, TaskKind, TaskSpec};
 use super::target::Target;
@@ -29,7 +29,8 @@ pub struct Waiting<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     Placed(Placement),
-    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call).
+    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call; to lose it costs a task
+    /// no more than to be passed again).
     Waits {
         /// What it waits for, for the user. Shared by all tasks that ask for the same.
         reason: Arc<str>,
@@ -110,9 +111,18 @@ struct Blocked<'a> {
 }
 
 impl Blocked<'_> {
+    /// Counted no further than the limit, beyond which it says nothing: a long queue would only be rewritten for it.
     fn passed_after(&self, before: i64) -> u32 {
-        u32::try_from(before + i64::from(self.passed)).unwrap_or(u32::MAX)
+        u32::try_from(before + i64::from(self.passed)).unwrap_or(PASSED_LIMIT).min(PASSED_LIMIT)
     }
+}
+
+/// A node that is kept for a task which was passed too often.
+struct Kept<'a> {
+    task: TaskId,
+    spec: &'a TaskSpec,
+    /// What is held there, and what this task asks for on top: what younger ones see.
+    taken: Held,
 }
 
 enum Answer {
@@ -131,23 +141,19 @@ struct Round<'a, 'n> {
     held: Vec<Held>,
     /// The part of it that VPS tasks hold.
     vps: Vec<Held>,
-    /// What is held or kept for a task that has reserved the node: what others see.
-    taken: Vec<Held>,
     /// For whom the node is kept: at most one task, the oldest that asked.
-    kept_for: Vec<Option<TaskId>>,
+    kept: Vec<Option<Kept<'a>>>,
     classes: HashMap<Request<'a>, usize>,
     blocked: Vec<Blocked<'a>>,
 }
 
 impl<'a, 'n> Round<'a, 'n> {
     fn new(nodes: &'n [NodeView<'n>], vps_held: &[Held]) -> Self {
-        let held: Vec<Held> = nodes.iter().map(|node| node.held.clone()).collect();
         Self {
             nodes,
-            taken: held.clone(),
-            held,
+            held: nodes.iter().map(|node| node.held.clone()).collect(),
             vps: vps_held.to_vec(),
-            kept_for: vec![None; nodes.len()],
+            kept: nodes.iter().map(|_| None).collect(),
             classes: HashMap::new(),
             blocked: Vec::new(),
         }
@@ -158,7 +164,7 @@ impl<'a, 'n> Round<'a, 'n> {
         if let Some(class) = self.classes.get(&request) {
             return self.wait(task, *class);
         }
-        match find(task.spec, self.nodes, |node| &self.taken[node]) {
+        match find(task.spec, self.nodes, |node| self.ask(task.spec, node), |node| &self.held[node]) {
             Ok((node, placement)) => {
                 self.take(node, task.spec, &placement);
                 Answer::Ready(Turn::Placed(placement))
@@ -170,7 +176,7 @@ impl<'a, 'n> Round<'a, 'n> {
                 let class = self.blocked.len();
                 self.blocked.push(Blocked {
                     spec: task.spec,
-                    reason: self.reason(task.spec, &obstacles),
+                    reason: self.reason(&obstacles),
                     passed: 0,
                     members: VecDeque::new(),
                     nothing_to_reserve: false,
@@ -179,6 +185,28 @@ impl<'a, 'n> Round<'a, 'n> {
                 self.wait(task, class)
             }
         }
+    }
+
+    /// Does it fit there, and leave alone what the node is kept for?
+    fn ask(&self, spec: &TaskSpec, node: usize) -> Result<Vec<GpuId>, Obstacle> {
+        let view = &self.nodes[node];
+        let Some(kept) = &self.kept[node] else {
+            return fit(spec, view, &self.held[node]);
+        };
+        let gpus = match fit(spec, view, &kept.taken) {
+            Ok(gpus) => gpus,
+            Err(obstacle) => {
+                let has_room = fit(spec, view, &self.held[node]).is_ok();
+                return Err(if has_room { Obstacle::KeptFor(kept.task) } else { obstacle });
+            }
+        };
+        // Sums alone do not say it: a task for any NUMA node can fill the one that is waited for.
+        let mut after = self.held[node].clone();
+        after.add_parts(spec, spec.numa(), &gpus);
+        if shortfall(kept.spec, view, &after) != shortfall(kept.spec, view, &self.held[node]) {
+            return Err(Obstacle::KeptFor(kept.task));
+        }
+        Ok(gpus)
     }
 
     fn wait(&mut self, task: &Waiting<'a>, class: usize) -> Answer {
@@ -195,7 +223,9 @@ impl<'a, 'n> Round<'a, 'n> {
     /// tasks.
     fn take(&mut self, node: usize, spec: &TaskSpec, placement: &Placement) {
         self.held[node].add(spec, placement);
-        self.taken[node].add(spec, placement);
+        if let Some(kept) = &mut self.kept[node] {
+            kept.taken.add(spec, placement);
+        }
         if let TaskKind::Vps { .. } = spec.kind {
             self.vps[node].add(spec, placement);
         }
@@ -228,30 +258,22 @@ impl<'a, 'n> Round<'a, 'n> {
             return;
         }
         let nearest = (0..self.nodes.len())
-            .filter(|node| self.kept_for[*node].is_none() && self.only_commands_stand_in_the_way(spec, *node))
+            .filter(|node| self.kept[*node].is_none() && self.only_commands_stand_in_the_way(spec, *node))
             .min_by_key(|node| (shortfall(spec, &self.nodes[*node], &self.held[*node]), self.nodes[*node].name));
         let Some(node) = nearest else {
             self.blocked[class].nothing_to_reserve = true;
             return;
         };
         let gpus = gpus_to_keep(spec, &self.nodes[node], &self.held[node]);
-        self.taken[node].add_parts(spec, spec.target.as_ref().and_then(|target| target.numa), &gpus);
-        self.kept_for[node] = Some(task);
+        let mut taken = self.held[node].clone();
+        taken.add_parts(spec, spec.numa(), &gpus);
+        self.kept[node] = Some(Kept { task, spec, taken });
     }
 
-    fn reason(&self, spec: &TaskSpec, obstacles: &[(usize, Obstacle)]) -> Arc<str> {
+    fn reason(&self, obstacles: &[(usize, Obstacle)]) -> Arc<str> {
         let reasons: Vec<_> = obstacles
             .iter()
-            .map(|(index, obstacle)| {
-                let node = &self.nodes[*index];
-                let why = match self.kept_for[*index] {
-                    Some(older) if fit(spec, node, &self.held[*index]).is_ok() => {
-                        WhyNot::Busy(format!("is kept free for task {older}, which has waited longer"))
-                    }
-                    Some(_) | None => obstacle.why(node),
-                };
-                (node.name.clone(), why)
-            })
+            .map(|(node, obstacle)| (self.nodes[*node].name.clone(), obstacle.why(&self.nodes[*node])))
             .collect();
         waiting_for(&reasons).into()
     }

@@ -2,6 +2,9 @@
 //!
 //! Machines are shared and noisy: medians of several interleaved runs, and ratios before absolute values.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(unreachable_pub, reason = "no library: whatever a module shows, it shows to this crate")]
+
 // The harness is the tests' own; a bench uses less of it.
 #[allow(dead_code)]
 #[path = "../env.rs"]
@@ -29,10 +32,13 @@ mod vps;
 use figure::Figure;
 use nanoserde::SerJson;
 
+/// Measures one thing, with servers of its own.
+type Part = fn() -> Vec<Figure>;
+
 fn main() {
     // `cargo bench` passes --bench; a name runs the parts of that name only.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, fn() -> Vec<Figure>); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("vps", vps::measure),
         ("tunnel", tunnel::measure),
         ("start_up", start_up::measure),

@@ -22,11 +22,10 @@ pub fn measure() -> Vec<Figure> {
         let mut id = String::new();
         start.push(seconds(|| id = submit_to_banner(&cluster)));
         let ours = cluster.container(&id);
-        let args = same_by_hand(&cluster, &ours);
-        let port = args.1;
+        let (args, port) = same_by_hand(&ours);
         let mut hand = String::new();
         by_hand.push(seconds(|| {
-            hand = docker(&args.0.iter().map(String::as_str).collect::<Vec<_>>());
+            hand = docker(&args.iter().map(String::as_str).collect::<Vec<_>>());
             await_banner(port);
         }));
         stop.push(seconds(|| {
@@ -59,17 +58,15 @@ fn submit_to_banner(cluster: &Cluster) -> String {
 }
 
 /// `docker run` with what our own container was made with, on another port. It shares our container's box.
-fn same_by_hand(cluster: &Cluster, ours: &str) -> (Vec<String>, u16) {
+fn same_by_hand(ours: &str) -> (Vec<String>, u16) {
     let lines = |format: &str| docker(&["inspect", "-f", format, ours]).lines().map(str::to_owned).collect::<Vec<_>>();
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let mut args: Vec<String> =
         ["run", "-d", "--restart", "no", "--label", "hakuriver.bench=1"].map(str::to_owned).into();
     args.extend(["-p".to_owned(), format!("127.0.0.1:{port}:22")]);
     // So that the cluster's end removes it too, should this program fail.
-    for label in ["hakuriver.cluster"] {
-        let value = docker(&["inspect", "-f", &format!("{{{{index .Config.Labels \"{label}\"}}}}"), ours]);
-        args.extend(["--label".to_owned(), format!("{label}={value}")]);
-    }
+    let cluster_id = docker(&["inspect", "-f", "{{index .Config.Labels \"hakuriver.cluster\"}}", ours]);
+    args.extend(["--label".to_owned(), format!("hakuriver.cluster={cluster_id}")]);
     for bind in lines("{{range .HostConfig.Binds}}{{println .}}{{end}}").into_iter().filter(|line| !line.is_empty()) {
         args.extend(["-v".to_owned(), bind]);
     }
@@ -90,7 +87,6 @@ fn same_by_hand(cluster: &Cluster, ours: &str) -> (Vec<String>, u16) {
     args.extend(["--entrypoint".to_owned(), entry]);
     args.push(docker(&["inspect", "-f", "{{.Image}}", ours]));
     args.extend(lines("{{range .Config.Cmd}}{{println .}}{{end}}").into_iter().filter(|line| !line.is_empty()));
-    assert!(cluster.dir.exists());
     (args, port)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Held, NodeView, Readiness};
-use crate::domain::ids::{GpuId, NumaId};
+use crate::domain::ids::{GpuId, NumaId, TaskId};
 use crate::domain::node::{Gpu, NumaNode};
 use crate::domain::spec::{Container, GpuRequest, TaskSpec};
 
@@ -28,6 +28,7 @@ pub(in crate::domain) enum Obstacle {
     MemoryHeld { free: u64, total: u64, asked: u64 },
     GpuHeld(GpuId),
     GpusHeld { free: u32, total: u32, asked: u32 },
+    KeptFor(TaskId),
 }
 
 /// The GPUs that a task gets on this node (none if it asks for none), or the first obstacle: what can never be, then
@@ -48,7 +49,7 @@ fn fits_at_all(spec: &TaskSpec, node: &NodeView<'_>) -> Result<(), Obstacle> {
     if memory > node.inventory.memory {
         return Err(Obstacle::TooLittleMemory { has: node.inventory.memory, asked: memory });
     }
-    if let Some(id) = spec.target.as_ref().and_then(|target| target.numa) {
+    if let Some(id) = spec.numa() {
         let numa = numa_node(node, id).ok_or(Obstacle::NoSuchNuma(id))?;
         let has = numa_cores(node, numa);
         if has == 0 {
@@ -97,7 +98,7 @@ fn has_room(spec: &TaskSpec, node: &NodeView<'_>, held: &Held) -> Result<Vec<Gpu
     if asked > free {
         return Err(Obstacle::CoresHeld { free, total: total_cores(node), asked });
     }
-    let numa = spec.target.as_ref().and_then(|target| target.numa);
+    let numa = spec.numa();
     if let Some(numa) = numa.and_then(|id| numa_node(node, id)) {
         let (free, total) = (free_numa_cores(node, numa, held), numa_cores(node, numa));
         if asked > free {
@@ -127,14 +128,19 @@ fn has_room(spec: &TaskSpec, node: &NodeView<'_>, held: &Held) -> Result<Vec<Gpu
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::domain) struct Shortfall {
     gpus: u32,
-    cores: u32,
+    cores: i64,
     memory: u64,
 }
 
 /// The shortfall of a task on a node that is large enough for it.
 pub(in crate::domain) fn shortfall(spec: &TaskSpec, node: &NodeView<'_>, held: &Held) -> Shortfall {
-    let numa = spec.target.as_ref().and_then(|target| target.numa).and_then(|id| numa_node(node, id));
-    let on_numa = numa.map_or(u32::MAX, |numa| free_numa_cores(node, numa, held));
+    let numa = spec.numa().and_then(|id| numa_node(node, id));
+    // Below zero where tasks for any NUMA node may fill this one several times: each that ends counts, and each that
+    // comes.
+    let on_numa = numa.map_or(i64::MAX, |numa| {
+        let bound = held.numa_cores.get(&numa.id).copied().unwrap_or(0);
+        i64::from(numa_cores(node, numa)) - i64::from(bound) - i64::from(held.roaming_cores())
+    });
     let gpus = match &spec.gpus {
         GpuRequest::None => 0,
         GpuRequest::Ids(ids) => ids.iter().filter(|id| held.gpus.contains(id)).count() as u32,
@@ -142,7 +148,7 @@ pub(in crate::domain) fn shortfall(spec: &TaskSpec, node: &NodeView<'_>, held: &
     };
     Shortfall {
         gpus,
-        cores: spec.cores.saturating_sub(free_cores(node, held).min(on_numa)),
+        cores: (i64::from(spec.cores) - on_numa.min(i64::from(free_cores(node, held)))).max(0),
         memory: spec.memory.map_or(0, |memory| memory.0).saturating_sub(free_memory(node, held)),
     }
 }
@@ -154,7 +160,7 @@ pub(in crate::domain) fn gpus_to_keep(spec: &TaskSpec, node: &NodeView<'_>, held
         GpuRequest::Ids(ids) => ids.clone(),
         GpuRequest::Any(asked) => {
             let free = free_gpus(node, held);
-            let numa = spec.target.as_ref().and_then(|target| target.numa);
+            let numa = spec.numa();
             choose(&free, *asked as usize, numa).unwrap_or_else(|| free.iter().map(|gpu| gpu.id).collect())
         }
     }

@@ -62,7 +62,8 @@ pub enum Verdict {
 ///
 /// Only its refusals are final for a new task: whether one that fits gets its turn, [`super::queue::schedule`] says.
 pub fn place(spec: &TaskSpec, nodes: &[NodeView<'_>]) -> Verdict {
-    let obstacles = match find(spec, nodes, |node| nodes[node].held) {
+    let ask = |node: usize| fit(spec, &nodes[node], nodes[node].held);
+    let obstacles = match find(spec, nodes, ask, |node| nodes[node].held) {
         Ok((_, placement)) => return Verdict::Placed(placement),
         Err(Nowhere::NotRegistered(name)) => return Verdict::Refused(reason::not_registered(name, nodes)),
         Err(Nowhere::Obstacles(obstacles)) => obstacles,
@@ -92,10 +93,11 @@ pub(super) enum Nowhere<'a> {
     Obstacles(Vec<(usize, Obstacle)>),
 }
 
-/// The node (its index) for one task, where `held` tells what is held on each.
+/// The node (its index) for one task: `ask` tells whether it can go there and which GPUs it gets, `held` what is held.
 pub(super) fn find<'a, 'h>(
     spec: &'a TaskSpec,
     nodes: &[NodeView<'_>],
+    ask: impl Fn(usize) -> Result<Vec<GpuId>, Obstacle>,
     held: impl Fn(usize) -> &'h Held,
 ) -> Result<(usize, Placement), Nowhere<'a>> {
     let mut best: Option<(usize, Vec<GpuId>)> = None;
@@ -103,7 +105,7 @@ pub(super) fn find<'a, 'h>(
     let mut asked = false;
     for (index, node) in nodes.iter().enumerate().filter(|(_, node)| may_go_to(spec, node)) {
         asked = true;
-        match fit(spec, node, held(index)) {
+        match ask(index) {
             Err(obstacle) => obstacles.push((index, obstacle)),
             Ok(gpus) => {
                 let better = best.as_ref().is_none_or(|(other, _)| {
@@ -116,10 +118,7 @@ pub(super) fn find<'a, 'h>(
         }
     }
     match (best, &spec.target) {
-        (Some((index, gpus)), target) => {
-            let numa = target.as_ref().and_then(|target| target.numa);
-            Ok((index, Placement { node: nodes[index].name.clone(), numa, gpus }))
-        }
+        (Some((index, gpus)), _) => Ok((index, Placement { node: nodes[index].name.clone(), numa: spec.numa(), gpus })),
         (None, Some(target)) if !asked => Err(Nowhere::NotRegistered(&target.node)),
         (None, _) => Err(Nowhere::Obstacles(obstacles)),
     }

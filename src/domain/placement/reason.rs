@@ -155,6 +155,7 @@ impl Obstacle {
                 memory(total),
                 memory(asked)
             )),
+            Self::KeptFor(task) => WhyNot::Busy(format!("is kept free for task {task}, which has waited longer")),
             Self::GpuHeld(id) => WhyNot::Busy(format!("has GPU {id} held by another task")),
             Self::GpusHeld { free, total, asked } => {
                 WhyNot::Busy(format!("has {free} of {total} GPUs free ({asked} asked for)"))

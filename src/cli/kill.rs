@@ -1,0 +1,30 @@
+//! `kill TASK_ID`
+
+use std::path::Path;
+
+use super::fault::Fault;
+use super::host_api::Host;
+use super::task_ref::{TaskRef, id_of};
+use super::{output, ssh};
+
+/// Ends any task.
+pub(super) fn any(task: &TaskRef, config: Option<&Path>) -> Result<(), Fault> {
+    let host = Host::of(config)?;
+    let id = task.id(&host)?;
+    output::line(&host.post(&format!("/kill/{id}"))?);
+    Ok(())
+}
+
+/// Ends a VPS; another kind of task is left alone.
+pub(super) fn vps(task: &TaskRef, config: Option<&Path>) -> Result<(), Fault> {
+    let host = Host::of(config)?;
+    let record = task.record(&host)?;
+    let id = id_of(&record)?;
+    if record.task_type != "vps" {
+        let what = format!("task {id} is a {} task, not a VPS", record.task_type);
+        return Err(Fault::Refused(format!("{what}; end it with 'hakuriver client kill {id}'")));
+    }
+    output::line(&host.post(&format!("/kill/{id}"))?);
+    ssh::known_hosts::forget(id);
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Tasks in containers, through the `docker` command.
+//!
+//! Argument lists are built in [`docker_args`] and outputs read in [`docker_parse`], both pure; [`docker`] runs what the
+//! one built and gives the result to the other. It must not know the Host, the records, or why something is to be done.
+
+pub mod docker;
+pub mod docker_args;
+pub mod docker_parse;
+
+use crate::domain::ids::{Attempt, TaskId};
+
+/// The label that holds the cluster's id.
+pub const CLUSTER: &str = "hakuriver.cluster";
+/// The label that holds the node's name.
+pub const NODE: &str = "hakuriver.node";
+/// The label that holds the task's id.
+pub const TASK: &str = "hakuriver.task";
+/// The label that holds the attempt.
+pub const ATTEMPT: &str = "hakuriver.attempt";
+/// The label that holds the kind of task: `vps` or `command`.
+pub const KIND: &str = "hakuriver.kind";
+
+/// Whose containers are ours: only those that carry both labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub cluster: String,
+    pub node: String,
+}
+
+/// What the labels of a container say about its task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    pub task: TaskId,
+    pub attempt: Attempt,
+    pub kind: String,
+}
+
+/// The name of a VPS's container.
+pub fn vps_name(task: TaskId) -> String {
+    format!("hakuriver-vps-{task}")
+}

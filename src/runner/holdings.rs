@@ -1,0 +1,147 @@
+//! What the tasks on this node hold: VPS ports, and cores of their own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
+
+use crate::domain::cpuset::CpuSet;
+use crate::domain::ids::TaskId;
+use crate::domain::node::Inventory;
+use crate::domain::pinning::{PinRequest, Pinned, pin};
+
+/// Shared by all operations, so that two of them never take the same.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    ports: BTreeMap<TaskId, u16>,
+    cores: BTreeMap<TaskId, CpuSet>,
+    /// Where the search for a port goes on: a port that was let go is used again as late as possible.
+    next_port: Option<u16>,
+}
+
+impl Holdings {
+    /// Notes what a task that was found again holds.
+    pub fn note(&self, task: TaskId, port: Option<u16>, cores: Option<&CpuSet>) {
+        let mut held = self.lock();
+        if let Some(port) = port {
+            held.ports.insert(task, port);
+        }
+        if let Some(cores) = cores {
+            held.cores.insert(task, cores.clone());
+        }
+    }
+
+    /// Takes a port out of `range` (both ends included) that nothing listens on at `address`, and that no other task
+    /// holds. What the task held before is let go.
+    ///
+    /// # Errors
+    /// One sentence: all are taken.
+    pub fn take_port(&self, task: TaskId, range: (u16, u16), address: IpAddr) -> Result<u16, String> {
+        let mut held = self.lock();
+        let before = held.ports.remove(&task);
+        let from = before.and_then(|port| port.checked_add(1)).or(held.next_port);
+        let free = |port: u16| TcpListener::bind(SocketAddr::new(address, port)).is_ok();
+        let port = candidates(range, from)
+            .find(|port| !held.ports.values().any(|other| other == port) && free(*port))
+            .ok_or_else(|| {
+                format!(
+                    "no VPS port is free on {address}: all of {}-{} (network.vps_ports) are taken, or the address is not \
+                     one of this machine",
+                    range.0, range.1
+                )
+            })?;
+        held.ports.insert(task, port);
+        held.next_port = port.checked_add(1);
+        Ok(port)
+    }
+
+    /// Binds a task to cores, beside those that are held by others. Ok(None): it is not pinned.
+    ///
+    /// # Errors
+    /// One sentence: how many are free where.
+    pub fn take_cores(&self, task: TaskId, request: &PinRequest, node: &Inventory) -> Result<Option<Pinned>, String> {
+        let mut held = self.lock();
+        held.cores.remove(&task);
+        let others = CpuSet(held.cores.values().flat_map(|cores| cores.0.iter().copied()).collect());
+        let pinned = pin(request, node, &others)?;
+        if let Some(pinned) = pinned.as_ref().filter(|_| request.cores > 0) {
+            held.cores.insert(task, pinned.cpus.clone());
+        }
+        Ok(pinned)
+    }
+
+    /// Nothing of the task lives any more.
+    pub fn release(&self, task: TaskId) {
+        let mut held = self.lock();
+        held.ports.remove(&task);
+        held.cores.remove(&task);
+    }
+
+    /// Its container is stopped but kept: it would want its port again.
+    pub fn release_cores(&self, task: TaskId) {
+        self.lock().cores.remove(&task);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All ports of the range, beginning with `from` if that is one of them.
+fn candidates((first, last): (u16, u16), from: Option<u16>) -> impl Iterator<Item = u16> {
+    let from = from.filter(|from| (first..=last).contains(from)).unwrap_or(first);
+    (from..=last).chain(first..from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// A range of three ports of which the middle one is taken by a socket.
+    fn range() -> (TcpListener, (u16, u16)) {
+        loop {
+            let taken = TcpListener::bind((LOCAL, 0)).expect("loopback has a free port");
+            let port = taken.local_addr().expect("it is bound").port();
+            let around = [port.wrapping_sub(1), port.wrapping_add(1)];
+            if around.iter().all(|port| *port > 1024 && TcpListener::bind((LOCAL, *port)).is_ok()) {
+                return (taken, (around[0], around[1]));
+            }
+        }
+    }
+
+    #[test]
+    fn ports_go_round_and_skip_what_is_held_and_what_listens() {
+        let (_taken, range) = range();
+        let holdings = Holdings::default();
+        let task = TaskId::from_u64;
+        assert_eq!(holdings.take_port(task(1), range, LOCAL), Ok(range.0));
+        assert_eq!(holdings.take_port(task(2), range, LOCAL), Ok(range.1), "the one between listens");
+        let fault = holdings.take_port(task(3), range, LOCAL).expect_err("all are taken");
+        assert!(fault.contains("network.vps_ports"), "{fault}");
+        holdings.release(task(1));
+        assert_eq!(holdings.take_port(task(3), range, LOCAL), Ok(range.0));
+    }
+
+    #[test]
+    fn another_port_is_taken_when_the_first_one_did_not_do() {
+        let (_taken, range) = range();
+        let holdings = Holdings::default();
+        let task = TaskId::from_u64(1);
+        assert_eq!(holdings.take_port(task, range, LOCAL), Ok(range.0));
+        assert_eq!(holdings.take_port(task, range, LOCAL), Ok(range.1));
+    }
+
+    #[test]
+    fn the_search_wraps() {
+        assert_eq!(candidates((5, 8), None).collect::<Vec<_>>(), [5, 6, 7, 8]);
+        assert_eq!(candidates((5, 8), Some(7)).collect::<Vec<_>>(), [7, 8, 5, 6]);
+        assert_eq!(candidates((5, 8), Some(99)).collect::<Vec<_>>(), [5, 6, 7, 8]);
+        assert_eq!(candidates((65_534, 65_535), Some(65_535)).collect::<Vec<_>>(), [65_535, 65_534]);
+    }
+}

@@ -1,0 +1,251 @@
+//! What the Host has still to hear: the latest of each task, repeated until the Host has stored it.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::api::node::{Acknowledged, ObservedTask};
+use crate::domain::ids::{Attempt, TaskId};
+
+use super::record::{Phase, Record};
+
+/// How long to leave a Host alone with a row that it took and did not acknowledge (it does not know the task).
+const UNANSWERED: Duration = Duration::from_secs(30);
+
+/// The row of a task. `unknown`: the Host's list does not have it.
+pub fn row(record: &Record, unknown: bool) -> ObservedTask {
+    let (state, progress) = match &record.phase {
+        // Its end is worth telling also to a Host that does not list it.
+        Phase::Ended(outcome) => (outcome.state.word(), None),
+        _ if unknown => ("unknown", None),
+        Phase::Starting { progress } => ("starting", progress.clone()),
+        // It ran, and does not answer now: the Host keeps its state, and shows what it waits for.
+        Phase::Running { note: Some(note) } => ("starting", Some(note.clone())),
+        Phase::Running { note: None } => ("running", None),
+        Phase::Paused => ("paused", None),
+    };
+    let outcome = record.outcome();
+    ObservedTask {
+        task_id: record.task.to_string(),
+        attempt: record.attempt.0,
+        rev: record.rev,
+        state: state.to_owned(),
+        reason: outcome.and_then(|outcome| outcome.reason.clone()),
+        exit_code: outcome.and_then(|outcome| outcome.exit_code),
+        exit_signal: outcome.and_then(|outcome| outcome.exit_signal),
+        ssh_port: record.port.filter(|_| outcome.is_none()),
+        host_keys: record.host_keys.clone(),
+        started_at: record.started_at.clone(),
+        completed_at: record.completed_at.clone(),
+        progress,
+    }
+}
+
+/// The row of a task that was to be stopped, and is not here. `rev` is later than any that was ever sent for it.
+pub fn gone(task: TaskId, attempt: Attempt, rev: u64) -> ObservedTask {
+    ObservedTask {
+        task_id: task.to_string(),
+        attempt: attempt.0,
+        rev,
+        state: "gone".to_owned(),
+        ..ObservedTask::default()
+    }
+}
+
+/// What to send next.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub complete: bool,
+    pub tasks: Vec<ObservedTask>,
+    rows: Vec<(TaskId, u64)>,
+}
+
+/// Filled by the agent, emptied by the thread that reports.
+#[derive(Default)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    rows: BTreeMap<TaskId, Row>,
+    /// The Host needs the whole inventory.
+    complete_due: bool,
+    /// The inventory is known to be whole.
+    complete_allowed: bool,
+    /// Counts changes of rows, to tell a later one from that which was sent.
+    changes: u64,
+    closed: bool,
+}
+
+struct Row {
+    task: ObservedTask,
+    /// `Inner::changes` when it was put here.
+    change: u64,
+    /// Not before then; None: it is acknowledged.
+    due: Option<Instant>,
+}
+
+impl Outbox {
+    /// The latest of a task.
+    pub fn put(&self, task: TaskId, row: ObservedTask) {
+        let mut inner = self.lock();
+        if inner.rows.get(&task).is_some_and(|old| same(&old.task, &row)) {
+            return;
+        }
+        inner.changes += 1;
+        let change = inner.changes;
+        inner.rows.insert(task, Row { task: row, change, due: Some(Instant::now()) });
+        drop(inner);
+        self.filled.notify_all();
+    }
+
+    /// Nothing is to be said of it any more.
+    pub fn remove(&self, task: TaskId) {
+        self.lock().rows.remove(&task);
+    }
+
+    /// The Host needs the whole inventory: after registration, after a call that failed, after its restart.
+    pub fn complete_due(&self) {
+        self.lock().complete_due = true;
+        self.filled.notify_all();
+    }
+
+    /// Everything that is on this node is in the outbox; before that no inventory is called complete.
+    pub fn complete_allowed(&self) {
+        self.lock().complete_allowed = true;
+        self.filled.notify_all();
+    }
+
+    /// No more will come.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    /// Waits for something to send; None: closed.
+    pub fn next(&self) -> Option<Batch> {
+        let mut inner = self.lock();
+        loop {
+            if inner.closed {
+                return None;
+            }
+            let now = Instant::now();
+            let complete = inner.complete_due && inner.complete_allowed;
+            let is_due = |row: &Row| row.due.is_some_and(|due| due <= now);
+            if complete || inner.rows.values().any(is_due) {
+                let rows = inner.rows.iter().filter(|(_, row)| complete || is_due(row));
+                let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (*task, row.change))).unzip();
+                if complete {
+                    inner.complete_due = false;
+                }
+                return Some(Batch { complete, tasks, rows });
+            }
+            let next = inner.rows.values().filter_map(|row| row.due).min();
+            inner = match next {
+                None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    let wait = due.saturating_duration_since(now);
+                    self.filled.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// The Host took a batch, and has stored what it acknowledges. The answer is what that was, as far as it is still the
+    /// latest.
+    pub fn taken(&self, batch: &Batch, acknowledged: &[Acknowledged]) -> Vec<(TaskId, Attempt, u64)> {
+        let mut inner = self.lock();
+        let mut stored = Vec::new();
+        for (task, change) in &batch.rows {
+            let Some(row) = inner.rows.get_mut(task).filter(|row| row.change == *change) else { continue };
+            let receipt = acknowledged.iter().any(|receipt| {
+                receipt.task_id == row.task.task_id && receipt.attempt == row.task.attempt && receipt.rev >= row.task.rev
+            });
+            if receipt {
+                row.due = None;
+                stored.push((*task, Attempt(row.task.attempt), row.task.rev));
+            } else {
+                row.due = Some(Instant::now() + UNANSWERED);
+            }
+        }
+        stored
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the Host would learn nothing from the second that the first has not told. (The wire types have no equality.)
+fn same(a: &ObservedTask, b: &ObservedTask) -> bool {
+    (a.attempt, a.rev, &a.state) == (b.attempt, b.rev, &b.state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::record::Outcome;
+
+    fn record(id: u64, rev: u64, phase: Phase) -> Record {
+        Record { rev, phase, port: Some(30_000), ..Record::new(TaskId::from_u64(id), Attempt(1), "vps", "boot") }
+    }
+
+    fn receipt(id: &str, rev: u64) -> Acknowledged {
+        Acknowledged { task_id: id.to_owned(), attempt: 1, rev }
+    }
+
+    #[test]
+    fn rows_say_what_is_seen() {
+        let running = |note: Option<&str>| Phase::Running { note: note.map(ToOwned::to_owned) };
+        for (phase, unknown, state, progress, port) in [
+            (Phase::Starting { progress: Some("p".to_owned()) }, false, "starting", Some("p"), Some(30_000)),
+            (running(None), false, "running", None, Some(30_000)),
+            (running(Some("n")), false, "starting", Some("n"), Some(30_000)),
+            (Phase::Paused, false, "paused", None, Some(30_000)),
+            (running(None), true, "unknown", None, Some(30_000)),
+            (Phase::Ended(Outcome::killed()), false, "killed", None, None),
+            (Phase::Ended(Outcome::failed("x")), true, "failed", None, None),
+        ] {
+            let row = row(&record(1, 1, phase), unknown);
+            assert_eq!((row.state.as_str(), row.progress.as_deref(), row.ssh_port), (state, progress, port));
+        }
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_stays_and_what_changed_meanwhile_too() {
+        let outbox = Outbox::default();
+        let put = |id, rev| outbox.put(TaskId::from_u64(id), row(&record(id, rev, Phase::Paused), false));
+        put(1, 1);
+        put(2, 1);
+        let batch = outbox.next().expect("there is something");
+        assert_eq!((batch.complete, batch.tasks.len()), (false, 2));
+        put(1, 2);
+        let stored = outbox.taken(&batch, &[receipt("1", 1), receipt("2", 1)]);
+        assert_eq!(stored, [(TaskId::from_u64(2), Attempt(1), 1)]);
+        let batch = outbox.next().expect("the newer one");
+        assert_eq!(batch.tasks.iter().map(|task| task.rev).collect::<Vec<_>>(), [2]);
+        assert!(outbox.taken(&batch, &[]).is_empty());
+        put(1, 2);
+        put(3, 1);
+        let batch = outbox.next().expect("another one");
+        let ids: Vec<_> = batch.tasks.iter().map(|task| task.task_id.as_str()).collect();
+        assert_eq!(ids, ["3"], "what was taken and not acknowledged is not repeated at once");
+    }
+
+    #[test]
+    fn an_inventory_is_complete_only_once_it_is_known_to_be() {
+        let outbox = Outbox::default();
+        outbox.complete_due();
+        outbox.put(TaskId::from_u64(1), row(&record(1, 1, Phase::Paused), false));
+        let batch = outbox.next().expect("the row");
+        assert!(!batch.complete);
+        outbox.taken(&batch, &[receipt("1", 1)]);
+        outbox.complete_allowed();
+        let batch = outbox.next().expect("the inventory");
+        assert!(batch.complete && batch.tasks.len() == 1, "acknowledged rows are part of it");
+        outbox.close();
+        assert!(outbox.next().is_none());
+    }
+}

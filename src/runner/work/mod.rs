@@ -1,0 +1,197 @@
+//! Operations on one task. Each runs in a thread of its own and owns the task's record while it lasts; the agent waits
+//! for none of them, and starts the next one for a task when the last one has ended.
+//!
+//! What an operation changes is on disk before it is reported.
+
+mod banner;
+mod freeze;
+mod look;
+mod start;
+mod stop;
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::executor::docker::{Docker, DockerFault};
+use super::executor::docker_parse::{Complaint, Container};
+use super::executor::vps_name;
+use super::gate::Cancelled;
+use super::node::Node;
+use super::order::VpsOrder;
+use super::record::{Outcome, Phase, Record};
+use crate::sys::clock;
+use crate::sys::shutdown::Stop;
+use crate::warning;
+
+/// What is to be done with one task.
+#[derive(Clone)]
+pub enum Job {
+    /// Start it, or go on with a start that was interrupted. `previous`: an older attempt, of which nothing must be left.
+    Start { order: Box<Result<VpsOrder, String>>, previous: Option<Box<Record>> },
+    /// See what Docker has, and put the record right. `patience_over`: see [`super::judge::judge`].
+    Look { patience_over: bool },
+    Pause,
+    Resume,
+    Stop,
+    /// It was restarted too often: stop it, keep its container.
+    GiveUp,
+    /// Its end is stored by the Host: remove what is left of it.
+    Forget,
+    /// A container of it came to light after its end: remove that.
+    Sweep { container: String },
+}
+
+/// What an operation leaves to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing special.
+    Nothing,
+    /// Look at it again in a while: it is between two states.
+    LookAgain,
+    /// It did not work: not again before some time has passed.
+    NotAtOnce,
+    /// Nothing is left of it.
+    Forgotten,
+}
+
+/// What an operation tells while it runs, and at its end.
+pub enum Told {
+    /// The record as it stands on disk now.
+    Changed(Box<Record>),
+    Done(Box<Record>, Next),
+}
+
+/// One operation's hold on its task.
+pub struct Work {
+    pub node: Arc<Node>,
+    pub record: Record,
+    /// Set when something else is wanted: end as soon as possible, wherever that is.
+    pub cancel: Stop,
+    /// Set when its container died.
+    pub died: Stop,
+    pub tell: Sender<Told>,
+}
+
+/// Why an operation ended early.
+#[derive(Debug)]
+pub enum Halt {
+    Cancelled,
+    /// The task is over.
+    Over(Outcome),
+}
+
+impl From<Cancelled> for Halt {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+impl Work {
+    /// Does it, and tells the end.
+    pub fn run(mut self, job: Job) {
+        let next = match job {
+            Job::Start { order, previous } => self.start(*order, previous),
+            Job::Look { patience_over } => self.look(patience_over),
+            Job::Pause => self.freeze(true),
+            Job::Resume => self.freeze(false),
+            Job::Stop => self.stop(),
+            Job::GiveUp => self.give_up(),
+            Job::Forget => self.forget(),
+            Job::Sweep { container } => self.sweep(&container),
+        };
+        // The agent ends before its operations only when the process does.
+        let _ended = self.tell.send(Told::Done(Box::new(self.record), next));
+    }
+
+    /// Writes the record as it is. A full disk must not keep a task from being stopped or reported, so that is a warning.
+    fn save(&mut self) -> bool {
+        self.node.boot_id.clone_into(&mut self.record.boot_id);
+        match self.node.records.save(&self.record) {
+            Ok(()) => true,
+            Err(fault) => {
+                warning!("task {}: its record is out of date: {fault}", self.record.task);
+                false
+            }
+        }
+    }
+
+    /// A change that the Host should hear of: stored, then told.
+    fn change(&mut self, phase: Phase) {
+        self.record.phase = phase;
+        self.record.rev += 1;
+        self.save();
+        let _ended = self.tell.send(Told::Changed(Box::new(self.record.clone())));
+    }
+
+    /// What it does while it starts.
+    fn progress(&mut self, text: &str) {
+        let phase = Phase::Starting { progress: Some(text.to_owned()) };
+        if self.record.phase != phase {
+            self.change(phase);
+        }
+    }
+
+    /// It is over: nothing of it lives.
+    fn end(&mut self, outcome: Outcome) {
+        if outcome.kept {
+            self.node.holdings.release_cores(self.record.task);
+        } else {
+            self.node.holdings.release(self.record.task);
+        }
+        self.record.completed_at = Some(clock::rfc3339(clock::unix_ms()));
+        self.change(Phase::Ended(outcome));
+    }
+
+    /// By what its container is called: the id, once that is known.
+    fn handle(&self) -> String {
+        self.record.container.clone().unwrap_or_else(|| vps_name(self.record.task))
+    }
+
+    /// Makes a call when the daemon answers, and again if it stops answering meanwhile (so `call` must be one that may be
+    /// made twice). `waiting` hears why it waits.
+    fn docker<T>(
+        &mut self,
+        waiting: fn(&mut Self, &str),
+        mut call: impl FnMut(&Docker) -> Result<T, DockerFault>,
+    ) -> Result<Result<T, DockerFault>, Cancelled> {
+        let node = Arc::clone(&self.node);
+        loop {
+            let cancel = self.cancel.clone();
+            node.gate.wait_up(&cancel, &mut |reason| waiting(self, reason))?;
+            match call(&node.docker) {
+                Err(fault) if fault.kind == Complaint::Down => {
+                    node.gate.set(Err(fault.text));
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Its container, as Docker has it now.
+    fn find(&mut self, waiting: fn(&mut Self, &str)) -> Result<Result<Option<Container>, DockerFault>, Cancelled> {
+        let handle = self.handle();
+        let found = self.docker(waiting, |docker| docker.inspect(&[&handle]))?;
+        Ok(found.map(|found| found.into_iter().next()))
+    }
+
+    /// Removes its container, and does not give up: nothing may be left behind.
+    fn remove(&mut self, waiting: fn(&mut Self, &str)) -> Result<(), Cancelled> {
+        let handle = self.handle();
+        let mut backoff = super::backoff::Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        loop {
+            match self.docker(waiting, |docker| docker.remove(&handle))? {
+                Ok(()) => return Ok(()),
+                Err(fault) => {
+                    warning!("task {}: its container cannot be removed yet: {fault}", self.record.task);
+                    if self.cancel.wait(backoff.wait()) {
+                        return Err(Cancelled);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing to say while waiting for Docker.
+    fn quietly(&mut self, _reason: &str) {}
+}

@@ -1,0 +1,100 @@
+//! The end of a task, asked for or forced; and what is removed after it.
+
+use std::time::Duration;
+
+use super::{Next, Work};
+use crate::runner::backoff::Backoff;
+use crate::runner::executor::docker_parse::Complaint;
+use crate::runner::record::{Outcome, Phase};
+use crate::{info, warning};
+
+/// Between TERM and KILL.
+const GRACE_S: u32 = 10;
+
+impl Work {
+    /// Ends it and removes its container; `killed` is told when nothing of it lives.
+    pub(super) fn stop(&mut self) -> Next {
+        if !self.record.stopping {
+            // If we die now, the next Runner must not take its end for an accident.
+            self.record.stopping = true;
+            self.save();
+        }
+        // Docker was never told of it: there is nothing to stop, whether Docker answers or not.
+        if self.record.launched {
+            self.end_container();
+            if self.remove(Self::quietly).is_err() {
+                return Next::NotAtOnce;
+            }
+        }
+        info!("task {} was stopped", self.record.task);
+        self.end(Outcome::killed());
+        Next::Nothing
+    }
+
+    /// TERM, and KILL after a while. Whatever goes wrong here, the removal that follows kills too.
+    fn end_container(&mut self) {
+        let handle = self.handle();
+        if self.record.phase == Phase::Paused {
+            // A frozen process does not hear TERM: it would be killed without having had its time.
+            let _thawed = self.docker(Self::quietly, |docker| docker.freeze(&handle, false));
+        }
+        match self.docker(Self::quietly, |docker| docker.stop(&handle, GRACE_S)) {
+            Ok(Err(fault)) if !matches!(fault.kind, Complaint::NoSuchContainer | Complaint::WrongState) => {
+                warning!("task {}: it is killed without its time to end: {fault}", self.record.task);
+            }
+            _ => {}
+        }
+    }
+
+    /// It was restarted again and again: it has failed. Its container is stopped, and kept with all that is in it.
+    pub(super) fn give_up(&mut self) -> Next {
+        let handle = self.handle();
+        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+        loop {
+            match self.docker(Self::quietly, |docker| docker.stop(&handle, GRACE_S)) {
+                Err(_) => return Next::Nothing,
+                Ok(Err(fault)) if fault.kind == Complaint::NoSuchContainer => return self.look(false),
+                Ok(Err(fault)) => {
+                    warning!("task {} cannot be stopped yet: {fault}", self.record.task);
+                    if self.cancel.wait(backoff.wait()) {
+                        return Next::Nothing;
+                    }
+                }
+                Ok(Ok(())) => break,
+            }
+        }
+        let lines = self.node.docker.last_lines(&handle, 20);
+        let reason = super::start::with_lines(
+            "its container ended five times within a minute; it is stopped, and kept on the node",
+            &lines,
+        );
+        self.end(Outcome { kept: true, ..Outcome::failed(reason) });
+        Next::Nothing
+    }
+
+    /// The Host has stored its end, and no longer lists it.
+    pub(super) fn forget(&mut self) -> Next {
+        let kept = self.record.outcome().is_some_and(|outcome| outcome.kept);
+        if self.record.launched && !kept && self.remove(Self::quietly).is_err() {
+            return Next::Nothing;
+        }
+        if let Err(fault) = self.node.records.remove(self.record.task, self.record.attempt) {
+            warning!("task {}: {fault}", self.record.task);
+            return Next::NotAtOnce;
+        }
+        self.node.holdings.release(self.record.task);
+        Next::Forgotten
+    }
+
+    /// A container of a task that is over, or of an older attempt: Docker was slow, and made it when nobody waited any more.
+    pub(super) fn sweep(&mut self, container: &str) -> Next {
+        warning!("task {}: a container that was made too late is removed: {container}", self.record.task);
+        match self.docker(Self::quietly, |docker| docker.remove(container)) {
+            Ok(Ok(())) | Err(_) => Next::Nothing,
+            Ok(Err(fault)) => {
+                warning!("task {}: {fault}", self.record.task);
+                Next::NotAtOnce
+            }
+        }
+    }
+}
