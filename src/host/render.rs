@@ -198,9 +198,7 @@ fn told(task: &Task, waiting: Option<&str>) -> (Option<String>, Option<String>) 
 /// What was asked to run; of a VPS's keys, what identifies them.
 fn command(spec: &TaskSpec) -> (String, Vec<String>) {
     match &spec.kind {
-        TaskKind::Vps { keys } => {
-            (keys.iter().map(|key| key.summary()).collect::<Vec<_>>().join("\n"), Vec::new())
-        }
+        TaskKind::Vps { keys } => (keys.iter().map(|key| key.summary()).collect::<Vec<_>>().join("\n"), Vec::new()),
         TaskKind::Command { program, arguments } => (program.clone(), arguments.clone()),
     }
 }

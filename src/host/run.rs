@@ -142,7 +142,8 @@ fn prepare_shared(config: &Config, cluster_id: &str) -> Result<(), HostFault> {
 }
 
 fn make_dir(path: &Path) -> Result<(), HostFault> {
-    file::make_dir(path, 0o755).map_err(|error| HostFault(format!("cannot make the directory {}: {error}", path.display())))
+    file::make_dir(path, 0o755)
+        .map_err(|error| HostFault(format!("cannot make the directory {}: {error}", path.display())))
 }
 
 /// The address to listen on. Without tokens it is loopback, unless the configuration says that it is not to be.
@@ -167,7 +168,9 @@ fn bind_address(config: &Config) -> IpAddr {
         }
         AuthMode::None => {
             let loopback = IpAddr::from([127, 0, 0, 1]);
-            warning!("auth.mode is \"none\" and auth.insecure_network is not set: listening on {loopback} instead of {wanted}");
+            warning!(
+                "auth.mode is \"none\" and auth.insecure_network is not set: listening on {loopback} instead of {wanted}"
+            );
             loopback
         }
     }

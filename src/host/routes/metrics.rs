@@ -39,7 +39,12 @@ fn text(view: &View, events: u64) -> String {
     let cores = |figure: fn(&super::super::view::NodeEntry) -> u64| {
         nodes.iter().map(|node| (format!("{{node=\"{}\"}}", node.record.name), figure(node))).collect::<Vec<_>>()
     };
-    family("hakuriver_node_cores", "gauge", "Cores of a node.", cores(|node| node.record.inventory.cpus.0.len() as u64));
+    family(
+        "hakuriver_node_cores",
+        "gauge",
+        "Cores of a node.",
+        cores(|node| node.record.inventory.cpus.0.len() as u64),
+    );
     family("hakuriver_node_cores_held", "gauge", "Cores that tasks hold.", cores(|node| u64::from(node.cores_in_use)));
     family("hakuriver_events_total", "counter", "Changes of tasks and nodes.", vec![(String::new(), events)]);
     text

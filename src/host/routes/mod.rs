@@ -104,8 +104,12 @@ impl Api {
     fn authorise(&self, head: &Head, audience: Audience) -> Result<(), Reply> {
         let (wanted, other) = match audience {
             Audience::Open => return Ok(()),
-            Audience::User => (tokens::Audience::User, "this is the nodes' token, and users' calls need the users' token"),
-            Audience::Node => (tokens::Audience::Node, "this is a user's token, and Runners' calls need the node token"),
+            Audience::User => {
+                (tokens::Audience::User, "this is the nodes' token, and users' calls need the users' token")
+            }
+            Audience::Node => {
+                (tokens::Audience::Node, "this is a user's token, and Runners' calls need the node token")
+            }
         };
         let token = head.header("authorization").and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;

@@ -12,9 +12,10 @@ use super::{Api, answer, message, shorten};
 impl Api {
     /// `GET /nodes`, encoded once for each change of a node.
     pub(super) fn nodes(&self) -> Reply {
-        let body = self.engine.view.nodes_json(|nodes| {
-            json::encode(&nodes.iter().map(|node| render::node_row(node)).collect::<Vec<_>>())
-        });
+        let body = self
+            .engine
+            .view
+            .nodes_json(|nodes| json::encode(&nodes.iter().map(|node| render::node_row(node)).collect::<Vec<_>>()));
         Reply::Full { status: 200, content_type: "application/json", body }
     }
 
