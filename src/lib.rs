@@ -69,6 +69,7 @@ fn be_host(invocation: &Invocation) -> Result<(), Fault> {
     let (HostArgs {}, path) = args::of(invocation)?;
     let loaded = config::load(path.as_deref())?;
     begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
+    tell_of_0_3(&loaded);
     let config = loaded.config;
     let host: Part = Box::new(move |stop| {
         let mut ready = |ready: &host::Ready| {
@@ -143,19 +144,37 @@ fn begin_serving(loaded: &Loaded, log_file: Option<&Path>) -> Result<(), Fault> 
     }
 }
 
+/// Tells the user of a file of 0.3 what has changed, and what its clients need.
+fn tell_of_0_3(loaded: &Loaded) {
+    if loaded.exists && loaded.config.auth.absent {
+        output::error_line(&format!(
+            "note: {} has no [auth] section, so every call needs a token; clients of 0.3 have none, and need these lines:\n\
+             auth.mode = \"none\"\n\
+             auth.insecure_network = true   # to listen on more than loopback",
+            loaded.file.display()
+        ));
+    }
+}
+
 /// Runs the Host, and keeps the file that tells clients its ports.
 fn serve_host(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&host::Ready)) -> Result<(), String> {
     let file = address::file(config);
+    let mut is_written = false;
     let ended = host::run(config, stop, &mut |listening| {
         let content = address::content(listening.api, listening.tunnel);
-        let written = sys::file::write_atomic(&file, content.as_bytes(), 0o644);
-        if let Err(fault) = written {
-            crate::warning!("clients will not find a port that the system chose: {fault}");
+        let folder = file.parent().unwrap_or(&config.paths.state_dir);
+        match sys::file::make_dir(folder, 0o700)
+            .and_then(|()| sys::file::write_atomic(&file, content.as_bytes(), 0o644))
+        {
+            Ok(()) => is_written = true,
+            Err(fault) => crate::warning!("clients will not find a port that the system chose: {fault}"),
         }
         ready(listening);
     });
-    // Someone else may listen there next.
-    let _not_there = std::fs::remove_file(&file);
+    if is_written {
+        // Someone else may listen there next, and must not be sent a token.
+        let _gone = std::fs::remove_file(&file);
+    }
     ended.map_err(|fault| fault.to_string())
 }
 

@@ -37,6 +37,7 @@ impl Page {
         let state = format!("{text}[paths]\nstate_dir = \"{}\"\n", cluster.dir.display());
         fs::write(home.join(".hakuriver/config.toml"), state).unwrap();
         let bin = cluster.dir.join("bin");
+        fs::create_dir(&bin).unwrap();
         let mut links = cluster.command(&binary());
         run(links.args(["init", "links", "--dir", bin.to_str().unwrap()]), SOON).ok();
         Self { cluster, _nodes: nodes }

@@ -60,6 +60,7 @@ fn it_answers_in_an_empty_container() {
 fn links_give_every_role_its_name() {
     let scratch = Cluster::new(Settings { no_environment: true, ..Settings::default() });
     let dir = scratch.dir.join("bin");
+    fs::create_dir(&dir).unwrap();
     let mut command = scratch.command(&crate::env::binary());
     command.args(["init", "links", "--dir", dir.to_str().unwrap()]);
     // Twice: the second call finds them.

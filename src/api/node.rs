@@ -2,6 +2,8 @@
 //!
 //! Two full snapshots, level-triggered: whatever is lost, repeated, late or reordered does no harm.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use nanoserde::{DeJson, SerJson};
 
 use super::public::{GpuRow, NumaRow};

@@ -1,5 +1,7 @@
 //! The bodies of the API that users and their programs see. A field without a value is `null`, not absent.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use nanoserde::{DeJson, SerJson};
 
 /// The body of every error.
@@ -27,8 +29,8 @@ pub struct NodeRow {
     /// `online`, `offline`, `draining`
     pub status: String,
     pub last_heartbeat: Option<String>,
-    /// `{"0": {"cores": [0, 1], "memory_bytes": 1}}` as JSON text is built by the Host; null where unknown.
-    pub numa_topology: Option<Vec<NumaRow>>,
+    /// By NUMA node's number, as 0.3 has it; null where the kernel tells none.
+    pub numa_topology: Option<NumaTopology>,
     pub gpu_info: Vec<GpuRow>,
     /// Tasks found on the node that the Host does not know (addition to 0.3).
     pub unknown_tasks: Vec<String>,
@@ -38,7 +40,17 @@ pub struct NodeRow {
     pub version: Option<String>,
 }
 
-/// One NUMA node of a node.
+/// `{"0": {"cores": [0, 1], "memory_bytes": 1}}`
+pub type NumaTopology = std::collections::BTreeMap<String, NumaShare>;
+
+/// What a NUMA node has.
+#[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
+pub struct NumaShare {
+    pub cores: Vec<u32>,
+    pub memory_bytes: u64,
+}
+
+/// One NUMA node of a node's inventory.
 #[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
 pub struct NumaRow {
     pub id: u32,
@@ -78,7 +90,7 @@ pub struct HealthRow {
     pub memory_used_bytes: Option<u64>,
     pub memory_total_bytes: Option<u64>,
     pub total_cores: u32,
-    pub numa_topology: Option<Vec<NumaRow>>,
+    pub numa_topology: Option<NumaTopology>,
     pub current_avg_temp: Option<f64>,
     pub current_max_temp: Option<f64>,
     pub gpu_info: Vec<GpuRow>,
@@ -233,4 +245,46 @@ pub struct SubmitBody {
 pub struct Version {
     pub version: String,
     pub cluster_id: String,
+}
+
+/// One item of `GET /tasks`: command tasks, without their environment variables.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct TaskRow {
+    pub task_id: String,
+    pub batch_id: String,
+    pub task_type: String,
+    pub command: String,
+    pub arguments: Vec<String>,
+    pub required_cores: u32,
+    pub required_gpus: Vec<u32>,
+    pub required_memory_bytes: Option<u64>,
+    pub status: String,
+    pub assigned_node: Option<String>,
+    pub target_numa_node_id: Option<u32>,
+    pub container_name: Option<String>,
+    pub exit_code: Option<i32>,
+    pub error_message: Option<String>,
+    pub submitted_at: String,
+    pub started_at: Option<String>,
+    pub completed_at: Option<String>,
+    /// Additions to 0.3.
+    pub name: Option<String>,
+    pub reason: Option<String>,
+    pub want: String,
+}
+
+/// The data of one event of `GET /events`: a task's transition (`task_id` is set) or a node's change.
+#[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct EventData {
+    /// Grows with each event; to be sent as `since` after a break.
+    pub seq: u64,
+    pub time: String,
+    pub task_id: Option<String>,
+    pub node: Option<String>,
+    /// The state before; null for a new task or node. Equal to `to` where only what is wanted or known of it changed.
+    pub from: Option<String>,
+    pub to: String,
+    pub cause: String,
 }

@@ -47,7 +47,7 @@ pub fn parse<T: FromArgs + ArgsInfo>(command: &[&str], args: &[String]) -> Resul
     let walked = walk(&T::get_args_info(), command, args)?;
     let words: Vec<&str> = walked.args.iter().map(String::as_str).collect();
     let parsed = T::from_args(command, &words).map_err(|exit| match exit.status {
-        Ok(()) => Exit::Help(with_config_option(&exit.output)),
+        Ok(()) => Exit::Help(shown_help(&exit.output)),
         Err(()) => Exit::Usage(format!("{}; see '{} --help'", plain(&exit.output), walked.command.join(" "))),
     })?;
     Ok((parsed, walked.config))
@@ -166,10 +166,31 @@ fn plain(message: &str) -> String {
     }
 }
 
-/// Adds `--config`, which every command takes and no struct of argh's names, to a help text.
-fn with_config_option(help: &str) -> String {
+/// Adds `--config`, which every command takes and no struct of argh's names, and breaks long lines.
+fn shown_help(help: &str) -> String {
     const LINE: &str = "  --config          path of the configuration file";
-    help.replacen("\n  -h, --help ", &format!("\n{LINE}\n  -h, --help "), 1)
+    wrapped(&help.replacen("\n  -h, --help ", &format!("\n{LINE}\n  -h, --help "), 1))
+}
+
+/// Breaks the paragraphs, which argh leaves as one line each. What is indented stays as it is.
+fn wrapped(help: &str) -> String {
+    const WIDTH: usize = 100;
+    let mut text = String::new();
+    for line in help.trim_end().lines() {
+        let mut width = 0;
+        for word in line.split_inclusive(' ') {
+            let length = word.trim_end().chars().count();
+            if width > 0 && width + length > WIDTH && !line.starts_with(' ') {
+                text.truncate(text.trim_end_matches(' ').len());
+                text.push('\n');
+                width = 0;
+            }
+            text.push_str(word);
+            width += word.chars().count();
+        }
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

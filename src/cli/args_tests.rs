@@ -129,3 +129,13 @@ fn help_is_help_wherever_it_stands() {
         assert!(help.contains("\n  --config          path of the configuration file\n  -h, --help "), "{help}");
     }
 }
+
+#[test]
+fn paragraphs_are_wrapped_and_examples_are_not() {
+    let long = format!("{}end", "word ".repeat(30));
+    let text = wrapped(&format!("{long}\n\n  {long}\n"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0].len() <= 100 && lines[0].ends_with("word") && lines[1].ends_with("end"), "{text}");
+    assert_eq!((lines[2], lines[3].trim_start()), ("", long.as_str()));
+}

@@ -46,15 +46,17 @@ pub struct Progress {
     shown: String,
 }
 
-impl Progress {
+impl Default for Progress {
     /// Nothing shown yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         // NO_COLOR asks for no escape codes of any kind; a plain line a change is readable everywhere.
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         Self { in_place: !plain && io::stderr().is_terminal(), shown: String::new() }
     }
+}
 
+impl Progress {
     /// Shows it, if it is not shown already.
     pub fn show(&mut self, text: &str) {
         let text = printable(text).replace('\n', " ");

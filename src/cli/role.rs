@@ -22,28 +22,36 @@ pub enum Role {
 
 impl Role {
     /// All that users see, in the order of the help.
-    pub const SHOWN: [(Self, &'static str, &'static str); 11] = [
+    pub const SHOWN: [(Self, &'static str, &'static str); 7] = [
         (Self::Up, "up", "Host and Runner in one process on this machine: the way to begin"),
         (Self::Vps, "vps", "submit and manage VPS tasks"),
         (Self::Ssh, "ssh", "a shell in a VPS, through the Host"),
         (Self::Client, "client", "nodes, their health, and any task by its id"),
-        (Self::Task, "task", "submit and manage command tasks"),
-        (Self::Docker, "docker", "environments: containers on the Host and their tarballs"),
-        (Self::DockerShell, "docker-shell", "a terminal in a container on the Host"),
-        (Self::Run, "run", "run a program here for every combination of its arguments"),
         (Self::Host, "host", "the coordinator: API, database, scheduler, SSH proxy"),
         (Self::Runner, "runner", "the agent on a node"),
         (Self::Init, "init", "write a configuration, make the links"),
     ];
 
+    /// Known, and not shown: for our own use, or not part of this version.
+    const HIDDEN: [(Self, &'static str); 5] = [
+        (Self::Task, "task"),
+        (Self::Docker, "docker"),
+        (Self::DockerShell, "docker-shell"),
+        (Self::Run, "run"),
+        (Self::Supervise, "supervise"),
+    ];
+
+    fn words() -> impl Iterator<Item = (Self, &'static str)> {
+        Self::SHOWN.into_iter().map(|(role, word, _)| (role, word)).chain(Self::HIDDEN)
+    }
+
     /// The role's word on the command line.
     pub fn word(self) -> &'static str {
-        Self::SHOWN.iter().find(|(role, ..)| *role == self).map_or("supervise", |(_, word, _)| word)
+        Self::words().find(|(role, _)| *role == self).map(|(_, word)| word).expect("every role has a word")
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        let shown = Self::SHOWN.iter().find(|(_, known, _)| *known == word).map(|(role, ..)| *role);
-        shown.or_else(|| (word == "supervise").then_some(Self::Supervise))
+        Self::words().find(|(_, known)| *known == word).map(|(role, _)| role)
     }
 
     /// The role of a program with that name: `hakuriver.vps`, `hakurun`, with or without a path in front.
@@ -193,6 +201,9 @@ mod tests {
             assert_eq!(wanted("hakuriver", &strings(line)), Wanted::Version, "{line}");
         }
         assert_eq!(wanted("hakuriver.vps", &strings("--version")), Wanted::Version);
+        for role in [Role::Task, Role::Docker, Role::DockerShell, Role::Run, Role::Supervise] {
+            assert_eq!(Role::from_word(role.word()), Some(role));
+        }
         for (_, word, _) in Role::SHOWN {
             assert!(help().contains(&format!("\n  {word} ")), "{word}");
         }

@@ -64,10 +64,6 @@ pub struct SuperviseArgs {
 /// # Errors
 /// What would be right.
 pub fn parse_port(text: &str) -> Result<u16, String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(port) = text.parse() {
-            return Ok(port);
-        }
-    }
-    Err("expected a port (0 to 65535)".to_owned())
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number).ok_or_else(|| "expected a port (0 to 65535)".to_owned())
 }

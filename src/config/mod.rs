@@ -29,6 +29,18 @@ pub struct Config {
     pub retention_days: u32,
 }
 
+impl Config {
+    /// The address that the Host listens on: without tokens only loopback, unless the file says twice that it is meant.
+    pub fn listen_ip(&self) -> std::net::IpAddr {
+        match (self.auth.mode, self.auth.insecure_network) {
+            (AuthMode::None, false) if !self.network.host_bind_ip.is_loopback() => {
+                std::net::IpAddr::from([127, 0, 0, 1])
+            }
+            _ => self.network.host_bind_ip,
+        }
+    }
+}
+
 /// `[network]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::ids::{GpuId, NumaId, TaskId};
+use super::ids::{GpuId, TaskId};
 use super::placement::{
     Held, NodeView, Nowhere, Obstacle, Placement, find, fit, gpus_to_keep, may_go_to, shortfall, waiting_for,
 };
@@ -29,7 +29,8 @@ pub struct Waiting<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     Placed(Placement),
-    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call).
+    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call; to lose it costs a task
+    /// no more than to be passed again).
     Waits {
         /// What it waits for, for the user. Shared by all tasks that ask for the same.
         reason: Arc<str>,
@@ -110,8 +111,9 @@ struct Blocked<'a> {
 }
 
 impl Blocked<'_> {
+    /// Counted no further than the limit, beyond which it says nothing: a long queue would only be rewritten for it.
     fn passed_after(&self, before: i64) -> u32 {
-        u32::try_from(before + i64::from(self.passed)).unwrap_or(u32::MAX)
+        u32::try_from(before + i64::from(self.passed)).unwrap_or(PASSED_LIMIT).min(PASSED_LIMIT)
     }
 }
 
@@ -200,7 +202,7 @@ impl<'a, 'n> Round<'a, 'n> {
         };
         // Sums alone do not say it: a task for any NUMA node can fill the one that is waited for.
         let mut after = self.held[node].clone();
-        after.add_parts(spec, numa_of(spec), &gpus);
+        after.add_parts(spec, spec.numa(), &gpus);
         if shortfall(kept.spec, view, &after) != shortfall(kept.spec, view, &self.held[node]) {
             return Err(Obstacle::KeptFor(kept.task));
         }
@@ -264,7 +266,7 @@ impl<'a, 'n> Round<'a, 'n> {
         };
         let gpus = gpus_to_keep(spec, &self.nodes[node], &self.held[node]);
         let mut taken = self.held[node].clone();
-        taken.add_parts(spec, numa_of(spec), &gpus);
+        taken.add_parts(spec, spec.numa(), &gpus);
         self.kept[node] = Some(Kept { task, spec, taken });
     }
 
@@ -275,10 +277,6 @@ impl<'a, 'n> Round<'a, 'n> {
             .collect();
         waiting_for(&reasons).into()
     }
-}
-
-fn numa_of(spec: &TaskSpec) -> Option<NumaId> {
-    spec.target.as_ref().and_then(|target| target.numa)
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
 mod engine;
+mod environments;
 mod signal;
+mod submission;
+mod tokens;
 mod view;
 
 /// The Host is ready: where it listens.

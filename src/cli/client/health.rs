@@ -88,8 +88,8 @@ fn one(node: &HealthRow) -> String {
         ("current_avg_temp", figure(node.current_avg_temp)),
         ("current_max_temp", figure(node.current_max_temp)),
     ];
-    for numa in node.numa_topology.iter().flatten() {
-        fields.push(("numa_node", format!("{}: {} cores, {} bytes", numa.id, numa.cores.len(), numa.memory_bytes)));
+    for (id, share) in node.numa_topology.iter().flatten() {
+        fields.push(("numa_node", format!("{id}: {} cores, {} bytes", share.cores.len(), share.memory_bytes)));
     }
     for gpu in &node.gpu_info {
         // -1 where the device does not tell.

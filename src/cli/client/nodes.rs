@@ -56,7 +56,7 @@ fn cells(node: &NodeRow) -> Vec<String> {
         node.url.clone(),
         node.total_cores.to_string(),
         node.available_cores.to_string(),
-        table::or_dash(node.numa_topology.as_ref().map(Vec::len)),
+        table::or_dash(node.numa_topology.as_ref().map(|numa| numa.len())),
         node.gpu_info.len().to_string(),
         table::or_dash(node.last_heartbeat.as_ref()),
     ]
@@ -65,7 +65,7 @@ fn cells(node: &NodeRow) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::public::{GpuRow, NumaRow};
+    use crate::api::public::{GpuRow, NumaShare};
 
     #[test]
     fn nodes_are_a_table_with_what_is_odd_below() {
@@ -76,7 +76,7 @@ mod tests {
             available_cores: 12,
             status: "online".into(),
             last_heartbeat: Some("2026-11-23T00:31:27.123+00:00".into()),
-            numa_topology: Some(vec![NumaRow::default(), NumaRow::default()]),
+            numa_topology: Some(["0", "1"].map(|id| (id.to_owned(), NumaShare::default())).into()),
             gpu_info: vec![GpuRow::default()],
             ..NodeRow::default()
         };

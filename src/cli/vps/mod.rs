@@ -27,6 +27,7 @@ struct VpsArgs {
 
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 enum Verb {
     Submit(submit::SubmitArgs),
     Status(status::StatusArgs),

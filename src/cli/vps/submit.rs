@@ -29,7 +29,7 @@ use crate::net::http_client::ClientFault;
     note = "Interrupting the wait (Ctrl-C) does not end the VPS."
 )]
 pub(super) struct SubmitArgs {
-    /// the node, one of its NUMA nodes, and GPUs of it by their ids; once at most (default: the Host chooses)
+    /// HOST[:NUMA_ID][::GPU_ID,...]: the node, one of its NUMA nodes, and GPUs of it; once at most (default: the Host chooses)
     #[argh(option, arg_name = "HOST[:NUMA_ID][::GPU_ID,...]")]
     pub(super) target: Vec<String>,
     /// your SSH public key itself

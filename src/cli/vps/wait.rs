@@ -36,7 +36,7 @@ pub(super) fn until_running(host: Host, task: &TaskRef) -> Result<(), Fault> {
     let (sender, wakes) = mpsc::channel();
     listen_for_interrupts(&sender);
     let are_events_flowing = listen_for_events(&host, task, &sender);
-    let mut progress = Progress::new();
+    let mut progress = Progress::default();
     let mut away_since: Option<Instant> = None;
     loop {
         let look = match task.record(&host) {

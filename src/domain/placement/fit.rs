@@ -49,7 +49,7 @@ fn fits_at_all(spec: &TaskSpec, node: &NodeView<'_>) -> Result<(), Obstacle> {
     if memory > node.inventory.memory {
         return Err(Obstacle::TooLittleMemory { has: node.inventory.memory, asked: memory });
     }
-    if let Some(id) = spec.target.as_ref().and_then(|target| target.numa) {
+    if let Some(id) = spec.numa() {
         let numa = numa_node(node, id).ok_or(Obstacle::NoSuchNuma(id))?;
         let has = numa_cores(node, numa);
         if has == 0 {
@@ -98,7 +98,7 @@ fn has_room(spec: &TaskSpec, node: &NodeView<'_>, held: &Held) -> Result<Vec<Gpu
     if asked > free {
         return Err(Obstacle::CoresHeld { free, total: total_cores(node), asked });
     }
-    let numa = spec.target.as_ref().and_then(|target| target.numa);
+    let numa = spec.numa();
     if let Some(numa) = numa.and_then(|id| numa_node(node, id)) {
         let (free, total) = (free_numa_cores(node, numa, held), numa_cores(node, numa));
         if asked > free {
@@ -134,7 +134,7 @@ pub(in crate::domain) struct Shortfall {
 
 /// The shortfall of a task on a node that is large enough for it.
 pub(in crate::domain) fn shortfall(spec: &TaskSpec, node: &NodeView<'_>, held: &Held) -> Shortfall {
-    let numa = spec.target.as_ref().and_then(|target| target.numa).and_then(|id| numa_node(node, id));
+    let numa = spec.numa().and_then(|id| numa_node(node, id));
     // Below zero where tasks for any NUMA node may fill this one several times: each that ends counts, and each that
     // comes.
     let on_numa = numa.map_or(i64::MAX, |numa| {
@@ -160,7 +160,7 @@ pub(in crate::domain) fn gpus_to_keep(spec: &TaskSpec, node: &NodeView<'_>, held
         GpuRequest::Ids(ids) => ids.clone(),
         GpuRequest::Any(asked) => {
             let free = free_gpus(node, held);
-            let numa = spec.target.as_ref().and_then(|target| target.numa);
+            let numa = spec.numa();
             choose(&free, *asked as usize, numa).unwrap_or_else(|| free.iter().map(|gpu| gpu.id).collect())
         }
     }

@@ -118,10 +118,7 @@ pub(super) fn find<'a, 'h>(
         }
     }
     match (best, &spec.target) {
-        (Some((index, gpus)), target) => {
-            let numa = target.as_ref().and_then(|target| target.numa);
-            Ok((index, Placement { node: nodes[index].name.clone(), numa, gpus }))
-        }
+        (Some((index, gpus)), _) => Ok((index, Placement { node: nodes[index].name.clone(), numa: spec.numa(), gpus })),
         (None, Some(target)) if !asked => Err(Nowhere::NotRegistered(&target.node)),
         (None, _) => Err(Nowhere::Obstacles(obstacles)),
     }

@@ -26,7 +26,7 @@ use crate::store::{Store, StoreFault};
 use crate::sys::{clock, thread};
 
 pub(super) use self::action::{
-    ActFault, Action, Beat, Control, Registration, Reply, Seen, Snapshot, Submission, Submitted, What,
+    ActFault, Action, Beat, Control, Idempotency, Registration, Reply, Seen, Snapshot, Submission, Submitted, What,
 };
 use self::core::Core;
 pub(super) use self::core::Settings;

@@ -15,7 +15,6 @@ use crate::domain::target;
 use crate::store::Task;
 
 use super::super::view::Figures;
-use super::action::Idempotency;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -41,6 +41,9 @@ impl Head {
     }
 }
 
+/// Writes a streamed body: each write is sent at once.
+pub type StreamBody = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+
 /// An answer.
 pub enum Reply {
     /// A whole body. Arc, so that a cached list is not copied for each reader.
@@ -49,7 +52,7 @@ pub enum Reply {
     Stream {
         status: u16,
         content_type: &'static str,
-        write: Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>,
+        write: StreamBody,
     },
     /// The raw socket is handed over (WebSocket): `head` is written, then `take` has it, with bytes already read.
     Upgrade { head: String, take: Box<dyn FnOnce(TcpStream, Vec<u8>) + Send> },

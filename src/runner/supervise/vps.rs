@@ -67,9 +67,17 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
             serve(init, openssh_argv(&program), &[])?
         }
         Server::Dropbear(program) => {
+            let hands_on = hands_on_environment(&read_program(root, &program)?);
+            if !hands_on && !task.env.is_empty() {
+                return Err(format!(
+                    "{} is older than 2022.82 and hands no environment to its sessions: install openssh-server in the \
+                     environment, or submit without --env",
+                    program.display()
+                ));
+            }
             prepare_dropbear(root, task, &key)?;
             let env: Vec<_> = env.into_iter().map(|variable| (variable.name, variable.value)).collect();
-            serve(init, dropbear_argv(&program), &env)?
+            serve(init, dropbear_argv(&program, hands_on), &env)?
         }
     };
     Ok(status)
@@ -212,12 +220,22 @@ fn openssh_argv(program: &Path) -> Vec<String> {
     vec![text_of(program), "-D".to_owned(), "-e".to_owned(), "-f".to_owned(), config]
 }
 
-/// `-F`: in the foreground. `-E`: the log goes to stderr. `-e`: sessions get its environment. `-s`: no passwords. `-r`: this host key,
-/// and no other.
-fn dropbear_argv(program: &Path) -> Vec<String> {
+/// `-F`: in the foreground. `-E`: the log goes to stderr. `-s`: no passwords. `-r`: this host key, and no other. `-e`: sessions get
+/// its environment.
+fn dropbear_argv(program: &Path, hands_on_environment: bool) -> Vec<String> {
     let host_key = format!("{}/host_key.dropbear", sshd::FOLDER);
-    let fixed = ["-F", "-E", "-e", "-s", "-r", &host_key, "-p", "22"].map(str::to_owned);
-    std::iter::once(text_of(program)).chain(fixed).collect()
+    let mut argv = vec![text_of(program)];
+    argv.extend(["-F", "-E", "-s", "-r", &host_key, "-p", "22"].map(str::to_owned));
+    if hands_on_environment {
+        argv.push("-e".to_owned());
+    }
+    argv
+}
+
+/// Does this dropbear have `-e` (2022.82 brought it)? Its help, a text in the program, says so.
+fn hands_on_environment(program: &[u8]) -> bool {
+    const HELP: &[u8] = b"Pass on server process environment";
+    program.windows(HELP.len()).any(|text| text == HELP)
 }
 
 fn text_of(path: &Path) -> String {
@@ -225,9 +243,7 @@ fn text_of(path: &Path) -> String {
 }
 
 fn prepare_openssh(root: &Path, program: &Path, task: &BoxFile, key: &HostKey, env: &[Variable]) -> Result<(), String> {
-    let inside = root.join(program.strip_prefix("/").unwrap_or(program));
-    let binary = fs::read(&inside).map_err(|fault| format!("cannot read {}: {fault}", inside.display()))?;
-    let files = sshd::files(sshd::version_in(&binary), &task.keys, env)?;
+    let files = sshd::files(sshd::version_in(&read_program(root, program)?), &task.keys, env)?;
     for warning in &files.warnings {
         eprintln!("hakuriver: {warning}");
     }
@@ -240,16 +256,15 @@ fn prepare_openssh(root: &Path, program: &Path, task: &BoxFile, key: &HostKey, e
     write("sshd_config", &files.config)?;
     // An empty folder in which the part of sshd without rights is locked up; packages leave it to the init system.
     make_dir(&root.join("run/sshd"), 0o755)?;
-    prepare_accounts(root, true)
+    prepare_accounts(root, true).map(|_home| ())
 }
 
 fn prepare_dropbear(root: &Path, task: &BoxFile, key: &HostKey) -> Result<(), String> {
     let folder = own_folder(root)?;
     file::replace(&folder.join("host_key.dropbear"), &key.dropbear_private(), 0o600)
         .map_err(|fault| fault.to_string())?;
-    prepare_accounts(root, false)?;
     // It reads keys nowhere else, and only if nobody else can write there.
-    let folder = root.join("root/.ssh");
+    let folder = prepare_accounts(root, false)?.join(".ssh");
     make_dir(&folder, 0o700)?;
     let file = folder.join("authorized_keys");
     let before = read_text(&file)?;
@@ -284,7 +299,8 @@ fn own_folder(root: &Path) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-fn prepare_accounts(root: &Path, for_sshd: bool) -> Result<(), String> {
+/// The home of root is the answer.
+fn prepare_accounts(root: &Path, for_sshd: bool) -> Result<PathBuf, String> {
     let shells = ["/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh"];
     let shell = shells.into_iter().find(|shell| root.join(&shell[1..]).exists()).unwrap_or("/bin/sh");
     let path = root.join("etc/passwd");
@@ -304,12 +320,17 @@ fn prepare_accounts(root: &Path, for_sshd: bool) -> Result<(), String> {
     if let Some(after) = accounts::unlocked(&read_text(&shadow)?) {
         rewrite(&shadow, &after, 0o600)?;
     }
-    // The home of root, which an image without accounts lacks too.
     let home = passwd.lines().find(|line| line.starts_with("root:")).and_then(|line| line.split(':').nth(5));
-    match home.filter(|home| home.starts_with('/')) {
-        Some(home) => make_dir(&root.join(&home[1..]), 0o700),
-        None => Ok(()),
-    }
+    let home = root.join(home.and_then(|home| home.strip_prefix('/')).unwrap_or("root"));
+    // An image without accounts lacks it too.
+    make_dir(&home, 0o700)?;
+    Ok(home)
+}
+
+/// The content of a program of the container.
+fn read_program(root: &Path, program: &Path) -> Result<Vec<u8>, String> {
+    let inside = root.join(program.strip_prefix("/").unwrap_or(program));
+    fs::read(&inside).map_err(|fault| format!("cannot read {}: {fault}", inside.display()))
 }
 
 /// Empty where there is no such file.
@@ -437,6 +458,14 @@ mod tests {
             fs::read(root.join("etc/hakuriver/host_key.dropbear")).expect("it is there"),
             key.dropbear_private()
         );
+    }
+
+    #[test]
+    fn dropbear_is_asked_only_for_what_it_can() {
+        assert!(hands_on_environment(b"\0-e\t\tPass on server process environment to child process\n\0"));
+        assert!(!hands_on_environment(b"Dropbear v2020.81"));
+        let argv = dropbear_argv(Path::new("/usr/sbin/dropbear"), false).join(" ");
+        assert_eq!(argv, "/usr/sbin/dropbear -F -E -s -r /etc/hakuriver/host_key.dropbear -p 22");
     }
 
     #[test]
