@@ -189,13 +189,7 @@ impl Images {
     }
 
     /// Starts the thread that loads. It goes on when nobody waits any more: the next one will want it.
-    fn begin(
-        self: &Arc<Self>,
-        env: &str,
-        found: &Tarball,
-        id: &str,
-        loading: &Arc<Loading>,
-    ) -> Result<(), ImageFault> {
+    fn begin(self: &Arc<Self>, env: &str, found: &Tarball, id: &str, loading: &Arc<Loading>) -> Result<(), ImageFault> {
         let work = {
             let (images, loading) = (Arc::clone(self), Arc::clone(loading));
             let (env, found, id) = (env.to_owned(), found.clone(), id.to_owned());

@@ -1,13 +1,37 @@
 //! The agent on a node. It listens on nothing, and does what the Host's list says.
+//!
+//! The way of an order: `talk` polls the list → `order` reads it → `agent` compares it with what is here and starts an
+//! operation of `work` in a thread of its own → `executor` tells Docker → `record` keeps what came of it → `observed` holds
+//! it until `talk` has reported it. `watch` tells the agent what Docker does meanwhile; `judge` says what follows from that.
 
 use std::fmt;
 
 use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
+mod agent;
+mod backoff;
+mod executor;
+mod gate;
+mod holdings;
+mod home;
 pub mod host_key;
+mod images;
 pub mod inventory;
+mod judge;
+mod link;
+mod message;
+mod node;
+mod observed;
+mod order;
+mod record;
+mod run;
+mod storage;
 pub mod supervise;
+mod talk;
+mod tarball;
+mod watch;
+mod work;
 
 /// Which Host, and with what right.
 #[derive(Clone)]
@@ -41,6 +65,6 @@ impl fmt::Display for RunnerFault {
 ///
 /// # Errors
 /// See [`RunnerFault`]. A Host that cannot be reached is no error: it is tried for ever, with jittered backoff.
-pub fn run(_config: &Config, _join: &Join, _stop: &Stop, _ready: &mut dyn FnMut(&Ready)) -> Result<(), RunnerFault> {
-    unimplemented!("runner")
+pub fn run(config: &Config, join: &Join, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -> Result<(), RunnerFault> {
+    run::run(config, join, stop, ready)
 }

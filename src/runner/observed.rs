@@ -161,7 +161,9 @@ impl Outbox {
         for (task, change) in &batch.rows {
             let Some(row) = inner.rows.get_mut(task).filter(|row| row.change == *change) else { continue };
             let receipt = acknowledged.iter().any(|receipt| {
-                receipt.task_id == row.task.task_id && receipt.attempt == row.task.attempt && receipt.rev >= row.task.rev
+                receipt.task_id == row.task.task_id
+                    && receipt.attempt == row.task.attempt
+                    && receipt.rev >= row.task.rev
             });
             if receipt {
                 row.due = None;

@@ -53,9 +53,13 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// No SSH banner was read yet; what it is doing.
-    Starting { progress: Option<String> },
+    Starting {
+        progress: Option<String>,
+    },
     /// It ran; `note` says what is missing where it was restarted and does not answer yet.
-    Running { note: Option<String> },
+    Running {
+        note: Option<String>,
+    },
     Paused,
     Ended(Outcome),
 }
@@ -316,7 +320,10 @@ impl Records {
             return Err(format!("its format {} is newer than this program, which knows {FORMAT}", file.format));
         }
         if file.cluster != self.cluster {
-            return Err(format!("it belongs to the cluster {}, and this node is now in {}", file.cluster, self.cluster));
+            return Err(format!(
+                "it belongs to the cluster {}, and this node is now in {}",
+                file.cluster, self.cluster
+            ));
         }
         let phase = match file.phase.as_str() {
             "starting" => Phase::Starting { progress: file.text },

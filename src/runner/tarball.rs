@@ -162,7 +162,9 @@ mod tests {
     #[test]
     fn the_newest_is_the_highest_number_not_the_youngest_file() {
         let scratch = Scratch::new();
-        for name in ["x-100.tar", "x-99.tar", "x-y-500.tar", "x-.tar", "x-1e9.tar", "x-700.tar.tmp", ".x-800.tar", "z-3.tar"] {
+        for name in
+            ["x-100.tar", "x-99.tar", "x-y-500.tar", "x-.tar", "x-1e9.tar", "x-700.tar.tmp", ".x-800.tar", "z-3.tar"]
+        {
             fs::write(scratch.path().join(name), name).expect("it can be written");
         }
         assert_eq!(newest(scratch.path(), "x").map(|tar| tar.stamp), Some(100));

@@ -85,7 +85,11 @@ impl Docker {
             Ok(output) if complaint(&output.stderr_text()) == Complaint::NoSuchContainer => output,
             other => self.success(other)?,
         };
-        inspected(&output.stdout, &self.owner).map_err(|text| DockerFault { kind: Complaint::Other, text, timed_out: false })
+        inspected(&output.stdout, &self.owner).map_err(|text| DockerFault {
+            kind: Complaint::Other,
+            text,
+            timed_out: false,
+        })
     }
 
     /// Makes and starts a container; the answer is its id.

@@ -178,7 +178,11 @@ fn bind(source: &str, target: &str, read_only: bool) -> String {
 
 /// One field of Docker's CSV (RFC 4180): quoted where it holds something that would end it.
 fn csv(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 fn bracketed(address: IpAddr) -> String {

@@ -1,6 +1,6 @@
 //! What `docker` prints, read into types. Pure; tested with what docker 20.10 really said.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use nanoserde::DeJson;
 
@@ -92,9 +92,9 @@ pub enum Glimpse {
 struct InspectLine {
     id: String,
     state: StateLine,
-    labels: Option<HashMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
     restart: String,
-    ports: Option<HashMap<String, Option<Vec<PortLine>>>>,
+    ports: Option<BTreeMap<String, Option<Vec<PortLine>>>>,
     cpus: String,
     shares: i64,
     mounts: Option<Vec<MountLine>>,
@@ -184,7 +184,7 @@ fn container(line: InspectLine) -> Option<Container> {
 }
 
 /// A name may be taken by a container of another node or cluster on the same machine.
-fn is_ours(labels: &HashMap<String, String>, owner: &Owner) -> bool {
+fn is_ours(labels: &BTreeMap<String, String>, owner: &Owner) -> bool {
     labels.get(CLUSTER) == Some(&owner.cluster) && labels.get(NODE) == Some(&owner.node)
 }
 
@@ -193,7 +193,7 @@ fn moment(text: String) -> Option<String> {
     (!text.is_empty() && !text.starts_with("0001-")).then_some(text)
 }
 
-fn labels(labels: &HashMap<String, String>) -> Option<Labels> {
+fn labels(labels: &BTreeMap<String, String>) -> Option<Labels> {
     Some(Labels {
         task: labels.get(TASK)?.parse().ok()?,
         attempt: Attempt(labels.get(ATTEMPT)?.parse().ok()?),
@@ -214,7 +214,7 @@ struct ActorLine {
     #[nserde(rename = "ID")]
     id: String,
     #[nserde(rename = "Attributes")]
-    attributes: Option<HashMap<String, String>>,
+    attributes: Option<BTreeMap<String, String>>,
 }
 
 /// Reads one line of `docker events`; None: nothing that matters here.
@@ -294,7 +294,10 @@ pub fn complaint(stderr: &str) -> Complaint {
 /// An error text without what Docker wraps around it, on one line.
 pub fn plain(stderr: &str) -> String {
     let lines = stderr.lines().map(str::trim).filter(|line| {
-        !line.is_empty() && !line.starts_with("Run 'docker") && !line.starts_with("See 'docker") && !line.starts_with("WARNING:")
+        !line.is_empty()
+            && !line.starts_with("Run 'docker")
+            && !line.starts_with("See 'docker")
+            && !line.starts_with("WARNING:")
     });
     let text = lines.collect::<Vec<_>>().join("; ");
     let text = text.strip_prefix("docker: ").unwrap_or(&text);
@@ -401,7 +404,10 @@ mod tests {
     #[test]
     fn complaints_are_told_apart() {
         for (stderr, expected) in [
-            ("Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?", Complaint::Down),
+            (
+                "Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?",
+                Complaint::Down,
+            ),
             (
                 "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
                 Complaint::Down,

@@ -59,7 +59,8 @@ fn answers(address: SocketAddr, interrupted: &dyn Fn() -> bool) -> bool {
         match socket.read(&mut buffer) {
             Ok(0) => return false,
             Ok(count) => heard.extend_from_slice(&buffer[..count]),
-            Err(fault) if matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(fault)
+                if matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
             Err(_) => return false,
         }
         if is_banner(&heard) {

@@ -1,7 +1,8 @@
 //! Pause and resume.
 
-use super::{Next, Work};
+use super::Work;
 use crate::runner::executor::docker_parse::Complaint;
+use crate::runner::message::Next;
 use crate::runner::record::Phase;
 use crate::warning;
 

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::Work;
 use super::banner::{Heard, listen};
-use super::{Next, Work};
 use crate::runner::executor::docker_parse::Container;
 use crate::runner::judge::{Verdict, judge};
+use crate::runner::message::Next;
 use crate::runner::record::Phase;
 use crate::sys::clock;
 use crate::{info, warning};

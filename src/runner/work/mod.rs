@@ -17,6 +17,7 @@ use super::executor::docker::{Docker, DockerFault};
 use super::executor::docker_parse::{Complaint, Container};
 use super::executor::vps_name;
 use super::gate::Cancelled;
+use super::message::Message;
 use super::node::Node;
 use super::order::VpsOrder;
 use super::record::{Outcome, Phase, Record};
@@ -27,10 +28,12 @@ use crate::warning;
 /// What is to be done with one task.
 #[derive(Clone)]
 pub enum Job {
-    /// Start it, or go on with a start that was interrupted. `previous`: an older attempt, of which nothing must be left.
-    Start { order: Box<Result<VpsOrder, String>>, previous: Option<Box<Record>> },
+    /// Start it, or go on with a start that was interrupted.
+    Start(Box<Result<VpsOrder, String>>),
     /// See what Docker has, and put the record right. `patience_over`: see [`super::judge::judge`].
-    Look { patience_over: bool },
+    Look {
+        patience_over: bool,
+    },
     Pause,
     Resume,
     Stop,
@@ -39,27 +42,9 @@ pub enum Job {
     /// Its end is stored by the Host: remove what is left of it.
     Forget,
     /// A container of it came to light after its end: remove that.
-    Sweep { container: String },
-}
-
-/// What an operation leaves to the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing special.
-    Nothing,
-    /// Look at it again in a while: it is between two states.
-    LookAgain,
-    /// It did not work: not again before some time has passed.
-    NotAtOnce,
-    /// Nothing is left of it.
-    Forgotten,
-}
-
-/// What an operation tells while it runs, and at its end.
-pub enum Told {
-    /// The record as it stands on disk now.
-    Changed(Box<Record>),
-    Done(Box<Record>, Next),
+    Sweep {
+        container: String,
+    },
 }
 
 /// One operation's hold on its task.
@@ -70,7 +55,7 @@ pub struct Work {
     pub cancel: Stop,
     /// Set when its container died.
     pub died: Stop,
-    pub tell: Sender<Told>,
+    pub tell: Sender<Message>,
 }
 
 /// Why an operation ended early.
@@ -91,7 +76,7 @@ impl Work {
     /// Does it, and tells the end.
     pub fn run(mut self, job: Job) {
         let next = match job {
-            Job::Start { order, previous } => self.start(*order, previous),
+            Job::Start(order) => self.start(*order),
             Job::Look { patience_over } => self.look(patience_over),
             Job::Pause => self.freeze(true),
             Job::Resume => self.freeze(false),
@@ -101,7 +86,7 @@ impl Work {
             Job::Sweep { container } => self.sweep(&container),
         };
         // The agent ends before its operations only when the process does.
-        let _ended = self.tell.send(Told::Done(Box::new(self.record), next));
+        let _ended = self.tell.send(Message::Done(Box::new(self.record), next));
     }
 
     /// Writes the record as it is. A full disk must not keep a task from being stopped or reported, so that is a warning.
@@ -121,7 +106,7 @@ impl Work {
         self.record.phase = phase;
         self.record.rev += 1;
         self.save();
-        let _ended = self.tell.send(Told::Changed(Box::new(self.record.clone())));
+        let _ended = self.tell.send(Message::Changed(Box::new(self.record.clone())));
     }
 
     /// What it does while it starts.

@@ -1,26 +1,27 @@
 //! From an order to an SSH server that answers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::banner::{Heard, listen};
-use super::{Halt, Next, Work};
+use super::{Halt, Work};
 use crate::api::json;
 use crate::domain::cpuset::CpuSet;
-use crate::domain::pinning::{PinRequest, Pinned};
+use crate::domain::pinning::PinRequest;
 use crate::domain::spec::Mount;
+use crate::info;
 use crate::runner::executor::docker_args::{VpsRun, run_vps};
 use crate::runner::executor::docker_parse::{Complaint, Container, ContainerState};
 use crate::runner::executor::vps_name;
 use crate::runner::host_key::{self, HostKey};
 use crate::runner::images::ImageFault;
 use crate::runner::judge::exit_text;
+use crate::runner::message::Next;
 use crate::runner::order::VpsOrder;
-use crate::runner::record::{Ending, Outcome, Phase, Record};
+use crate::runner::record::{Ending, Outcome, Phase};
 use crate::runner::supervise::box_file::{self, BoxFile};
 use crate::sys::{clock, file};
-use crate::info;
 
 /// How long to try the server without asking Docker whether its container still runs.
 const STRETCH: Duration = Duration::from_secs(2);
@@ -31,8 +32,8 @@ const LINES: u32 = 20;
 
 impl Work {
     /// Starts it, or goes on with a start that was interrupted.
-    pub(super) fn start(&mut self, order: Result<VpsOrder, String>, previous: Option<Box<Record>>) -> Next {
-        match self.try_start(order, previous) {
+    pub(super) fn start(&mut self, order: Result<VpsOrder, String>) -> Next {
+        match self.try_start(order) {
             Ok(()) | Err(Halt::Cancelled) => {}
             Err(Halt::Over(outcome)) => {
                 info!("task {} did not start: {}", self.record.task, outcome.reason.as_deref().unwrap_or("no reason"));
@@ -42,14 +43,11 @@ impl Work {
         Next::Nothing
     }
 
-    fn try_start(&mut self, order: Result<VpsOrder, String>, previous: Option<Box<Record>>) -> Result<(), Halt> {
-        if let Some(previous) = previous {
-            self.replace(&previous)?;
-        }
-        if self.record.launched {
-            if let Some(container) = self.interrupted()? {
-                return self.see_it_start(container.id);
-            }
+    fn try_start(&mut self, order: Result<VpsOrder, String>) -> Result<(), Halt> {
+        if self.record.launched
+            && let Some(container) = self.interrupted()?
+        {
+            return self.see_it_start(container.id);
         }
         let order = order.map_err(over)?;
         self.allowed(&order)?;
@@ -58,19 +56,6 @@ impl Work {
         self.record.host_keys = Some(vec![host_key]);
         let container = self.launch(&order, image)?;
         self.see_it_start(container)
-    }
-
-    /// An older attempt was never started, as far as the Host knows: nothing of it may be left.
-    fn replace(&mut self, previous: &Record) -> Result<(), Halt> {
-        if previous.launched {
-            self.remove(Self::waiting)?;
-        }
-        self.node.holdings.release(previous.task);
-        // If it stays, the higher attempt counts at the next start.
-        if let Err(fault) = self.node.records.remove(previous.task, previous.attempt) {
-            crate::warning!("task {}: {fault}", previous.task);
-        }
-        Ok(())
     }
 
     /// The container of a start that was interrupted, if it is there and runs. One that did not come to run is removed.
@@ -112,11 +97,16 @@ impl Work {
     fn allowed(&self, order: &VpsOrder) -> Result<(), Halt> {
         let limits = &self.node.limits;
         if order.privileged && !limits.allow_privileged {
-            return Err(over("this node allows no privileged containers (docker.allow_privileged = false in its config)"));
+            return Err(over(
+                "this node allows no privileged containers (docker.allow_privileged = false in its config)",
+            ));
         }
-        let allowed = |mount: &&Mount| limits.allowed_mounts.iter().any(|root| Path::new(&mount.host).starts_with(root));
+        let allowed =
+            |mount: &&Mount| limits.allowed_mounts.iter().any(|root| Path::new(&mount.host).starts_with(root));
         match order.mounts.iter().find(|mount| !allowed(mount)) {
-            Some(mount) => Err(over(format!("this node does not allow {} to be mounted (docker.allowed_mounts)", mount.host))),
+            Some(mount) => {
+                Err(over(format!("this node does not allow {} to be mounted (docker.allowed_mounts)", mount.host)))
+            }
             None => Ok(()),
         }
     }
@@ -188,7 +178,8 @@ impl Work {
                 return Err(Halt::Cancelled);
             }
             let address = run.address;
-            run.port = self.node.holdings.take_port(self.record.task, self.node.limits.vps_ports, address).map_err(over)?;
+            run.port =
+                self.node.holdings.take_port(self.record.task, self.node.limits.vps_ports, address).map_err(over)?;
             self.record.port = Some(run.port);
             self.record.launched = true;
             self.record.phase = Phase::Starting { progress: Some("starting its container".to_owned()) };
@@ -264,7 +255,7 @@ impl Work {
             image,
             address: node.address(),
             port: 0,
-            pinned: pinned.map(|Pinned { cpus, mems }| Pinned { cpus, mems }),
+            pinned,
             exclusive: order.cores > 0,
             memory: order.memory,
             gpus,
@@ -304,7 +295,7 @@ impl Work {
     fn see_it_start(&mut self, container: String) -> Result<(), Halt> {
         self.record.container = Some(container);
         let began = Instant::now();
-        let address = SocketAddr::new(self.published_address()?, self.port()?);
+        let address = SocketAddr::new(self.node.address(), self.port()?);
         loop {
             let limit = self.limit();
             let until = (began + limit).min(Instant::now() + STRETCH);
@@ -385,11 +376,6 @@ impl Work {
         self.find(Self::waiting)?.map_err(|fault| over(fault.text))
     }
 
-    /// Where its port is published: asked only where the start was interrupted, and the node may have moved since.
-    fn published_address(&mut self) -> Result<IpAddr, Halt> {
-        Ok(self.node.address())
-    }
-
     fn port(&self) -> Result<u16, Halt> {
         self.record.port.ok_or_else(|| over("its container was found again without a published port"))
     }
@@ -432,7 +418,10 @@ mod tests {
 
     #[test]
     fn what_a_container_says_is_shown_without_what_would_harm_a_terminal() {
-        assert_eq!(phase_text(b"installing openssh-server with apt-get\nx"), Some("installing openssh-server with apt-get".to_owned()));
+        assert_eq!(
+            phase_text(b"installing openssh-server with apt-get\nx"),
+            Some("installing openssh-server with apt-get".to_owned())
+        );
         assert_eq!(phase_text(b"\x1b[2Jhello\r\n"), Some("[2Jhello".to_owned()));
         assert_eq!(phase_text(b""), None);
         assert_eq!(phase_text(b"  \n"), None);

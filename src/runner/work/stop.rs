@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Next, Work};
+use super::Work;
 use crate::runner::backoff::Backoff;
 use crate::runner::executor::docker_parse::Complaint;
+use crate::runner::message::Next;
 use crate::runner::record::{Outcome, Phase};
 use crate::{info, warning};
 

@@ -1,0 +1,42 @@
+//! What the agent hears, from the Host, from Docker, and from its own operations.
+
+use std::collections::BTreeMap;
+
+use super::executor::docker_parse::{Container, DockerEvent, Glimpse};
+use super::order::Wanted;
+use super::record::Record;
+use crate::domain::ids::{Attempt, TaskId};
+
+/// One message.
+pub enum Message {
+    /// The Host's list, whole.
+    Desired(BTreeMap<TaskId, Wanted>),
+    /// All containers of ours that Docker has.
+    Truth(Vec<Container>),
+    /// A few of them, that were not known.
+    Found(Vec<Container>),
+    /// The list of our containers, at a glance.
+    Glance(Vec<(String, Glimpse)>),
+    Event(DockerEvent),
+    /// An operation has stored a change.
+    Changed(Box<Record>),
+    /// An operation has ended.
+    Done(Box<Record>, Next),
+    /// The Host has stored these reports.
+    Acknowledged(Vec<(TaskId, Attempt, u64)>),
+    /// The Runner ends; its tasks go on.
+    Stop,
+}
+
+/// What an operation leaves to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing special.
+    Nothing,
+    /// Look at it again in a while: it is between two states.
+    LookAgain,
+    /// It did not work: not again before some time has passed.
+    NotAtOnce,
+    /// Nothing is left of it.
+    Forgotten,
+}
