@@ -93,6 +93,8 @@ impl Client {
     ) -> Result<Answer, ClientFault> {
         let response = match body {
             Some(body) => self.send(method, path, body, Some(timeout), None)?,
+            // Without a body, ureq would announce one of unknown length.
+            None if method != "GET" => self.send(method, path, "", Some(timeout), None)?,
             None => self.send(method, path, (), Some(timeout), None)?,
         };
         let status = response.status().as_u16();
