@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,8 +77,6 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     while !stop.wait(Duration::MAX) {}
     info!("Host stops; tasks go on on their nodes");
     view.close();
-    // Wakes the proxy's accept, which then sees that it is to stop. Err: it is awake already.
-    let _ = TcpStream::connect_timeout(&reachable(announced.tunnel), Duration::from_secs(1));
     for worker in threads {
         join(worker);
     }
@@ -150,16 +148,7 @@ fn make_dir(path: &Path) -> Result<(), HostFault> {
 fn bind_address(config: &Config) -> IpAddr {
     let (wanted, auth) = (config.network.host_bind_ip, &config.auth);
     match auth.mode {
-        AuthMode::Token => {
-            if auth.absent {
-                info!(
-                    "every call needs a token (the configuration has no [auth]). Clients of 0.3 send none; for them, set under [auth]:\n\
-                     mode = \"none\"\n\
-                     insecure_network = true    # to listen on more than loopback without tokens"
-                );
-            }
-            wanted
-        }
+        AuthMode::Token => wanted,
         AuthMode::None if auth.insecure_network || wanted.is_loopback() => {
             if !wanted.is_loopback() {
                 warning!("auth.mode is \"none\": everyone who reaches {wanted} is root on every node");
@@ -190,15 +179,6 @@ fn bind(address: IpAddr, port: u16, key: &str) -> Result<TcpListener, HostFault>
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, HostFault> {
     listener.local_addr().map_err(|error| HostFault(format!("cannot read the address of a listener: {error}")))
-}
-
-/// An address that leads to a listener of this machine.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], bound.port())),
-        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), bound.port()),
-        _ => bound,
-    }
 }
 
 /// The names under which this machine is addressed.

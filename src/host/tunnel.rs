@@ -33,16 +33,13 @@ pub(super) struct Tunnel {
     pub(super) tokens: Tokens,
 }
 
-/// Accepts until `stop` (whoever sets it connects once, to wake this).
+/// Accepts until `stop`.
 pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
     let open = Arc::new(AtomicUsize::new(0));
     loop {
-        let accepted = listener.accept();
-        if stop.is_set() {
-            return;
-        }
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let socket = match socket::accept(listener, stop) {
+            Ok(Some((socket, _))) => socket,
+            Ok(None) => return,
             Err(error) => {
                 // Out of file descriptors, or a client that went again: waited out, never the end.
                 warning!("the SSH proxy cannot accept a connection: {error}");
@@ -167,3 +164,6 @@ fn refuse(client: &mut TcpStream, reason: &str) -> io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(1)))?;
     io::copy(&mut client.take(4_096), &mut io::sink()).map(drop)
 }
+
+#[cfg(test)]
+mod tests;
