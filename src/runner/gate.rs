@@ -1,7 +1,7 @@
 //! Whether the Docker daemon answers, as everyone here sees it. Who needs it waits here until it does.
 
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::sys::shutdown::Stop;
 
@@ -93,11 +93,6 @@ impl Gate {
         drop(self.standing.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
     }
-}
-
-/// Time left until `end`, as a wait.
-pub fn until(end: Option<Instant>) -> Duration {
-    end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
 }
 
 #[cfg(test)]

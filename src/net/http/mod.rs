@@ -49,11 +49,7 @@ pub enum Reply {
     /// A whole body. Arc, so that a cached list is not copied for each reader.
     Full { status: u16, content_type: &'static str, body: Arc<[u8]> },
     /// Chunked, each write flushed as a chunk; the connection closes after it if the writer fails.
-    Stream {
-        status: u16,
-        content_type: &'static str,
-        write: StreamBody,
-    },
+    Stream { status: u16, content_type: &'static str, write: StreamBody },
     /// The raw socket is handed over (WebSocket): `head` is written, then `take` has it, with bytes already read.
     Upgrade { head: String, take: Box<dyn FnOnce(TcpStream, Vec<u8>) + Send> },
 }
