@@ -8,9 +8,14 @@ use crate::sys::shutdown::Stop;
 
 mod engine;
 mod environments;
+mod health;
+mod render;
+mod routes;
+mod run;
 mod signal;
 mod submission;
 mod tokens;
+mod tunnel;
 mod view;
 
 /// The Host is ready: where it listens.
@@ -36,8 +41,8 @@ impl fmt::Display for HostFault {
 ///
 /// # Errors
 /// See [`HostFault`].
-pub fn run(_config: &Config, _stop: &Stop, _ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
-    unimplemented!("host")
+pub fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
+    run::run(config, stop, ready)
 }
 
 /// What `url` says of a node. A 0.3 Runner listened there; ours listens on nothing, which port 0 tells.

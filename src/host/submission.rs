@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::public::SubmitBody;
+use crate::api::submit::SubmitRequest;
 use crate::config;
 use crate::domain::ids::{EnvName, GpuId, TaskName};
 use crate::domain::size::Bytes;
@@ -48,7 +48,7 @@ const LONGEST: u64 = 365 * 86_400;
 /// # Errors
 /// 400 with the sentence about the field; 403 for what the cluster forbids.
 pub(super) fn parse(
-    body: SubmitBody,
+    body: SubmitRequest,
     body_hash: Vec<u8>,
     rules: &Rules,
     has_environment: &dyn Fn(&EnvName) -> Result<(), String>,
@@ -88,7 +88,7 @@ pub(super) fn parse(
 
 /// What all tasks of the submission share; kind, target and GPUs are filled in later.
 fn common(
-    body: &SubmitBody,
+    body: &SubmitRequest,
     name: Option<TaskName>,
     rules: &Rules,
     has_environment: &dyn Fn(&EnvName) -> Result<(), String>,
@@ -110,10 +110,8 @@ fn common(
     if is_vps && (time_limit.is_some() || user.is_some() || workdir.is_some()) {
         return Err(bad("time_limit_seconds, workdir and user are for command tasks, not for a VPS"));
     }
-    if let Some(path) = &workdir {
-        if !path.starts_with('/') || path.contains('\0') {
-            return Err(bad("workdir: expected an absolute path"));
-        }
+    if workdir.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains('\0')) {
+        return Err(bad("workdir: expected an absolute path"));
     }
     Ok(TaskSpec {
         kind: TaskKind::Vps { keys: Vec::new() },
@@ -136,7 +134,7 @@ fn common(
 }
 
 /// One kind for each set of arguments.
-fn kinds(body: &SubmitBody) -> Result<Vec<TaskKind>, ActFault> {
+fn kinds(body: &SubmitRequest) -> Result<Vec<TaskKind>, ActFault> {
     match body.task_type.as_str() {
         "vps" => {
             if !body.arguments.is_empty() || body.argument_sets.is_some() {
@@ -166,13 +164,16 @@ fn kinds(body: &SubmitBody) -> Result<Vec<TaskKind>, ActFault> {
     }
 }
 
+/// As written, as understood, and the GPUs there.
 type Place = (String, Option<Target>, GpuRequest);
+/// As written, and why it was refused.
+type Refused = (String, String);
 
 /// Where the tasks are to go, with the targets whose text was refused. One bad target alone is a 400; among others it
 /// is only itself refused, as in 0.3.
-fn places(body: &SubmitBody, is_vps: bool) -> Result<(Vec<Place>, Vec<(String, String)>), ActFault> {
-    let targets = body.targets.as_deref().unwrap_or_default();
-    let gpu_lists = body.required_gpus.as_deref().unwrap_or_default();
+fn places(body: &SubmitRequest, is_vps: bool) -> Result<(Vec<Place>, Vec<Refused>), ActFault> {
+    let targets = &body.targets;
+    let gpu_lists = &body.required_gpus;
     if is_vps && targets.len() > 1 {
         return Err(bad("targets: a VPS takes at most one"));
     }
@@ -225,7 +226,7 @@ fn place(text: &str, listed: &[u32], any: &GpuRequest) -> Result<(Target, GpuReq
 }
 
 fn container(
-    body: &SubmitBody,
+    body: &SubmitRequest,
     is_vps: bool,
     rules: &Rules,
     has_environment: &dyn Fn(&EnvName) -> Result<(), String>,

@@ -163,6 +163,12 @@ impl View {
         )
     }
 
+    /// The live VPS tasks, newest first.
+    pub(super) fn vps(&self) -> Vec<Arc<LiveTask>> {
+        let inner = self.read();
+        inner.vps.iter().rev().filter_map(|id| inner.tasks.get(id)).cloned().collect()
+    }
+
     /// The list of live VPS tasks as JSON, newest first, encoded once a version.
     pub(super) fn vps_json(&self, encode: impl FnOnce(&[Arc<LiveTask>]) -> String) -> Arc<[u8]> {
         let version = self.read().vps_version;

@@ -12,15 +12,15 @@ fn rules() -> Rules {
     }
 }
 
-fn vps() -> SubmitBody {
-    SubmitBody { task_type: "vps".into(), command: KEY.into(), ..SubmitBody::default() }
+fn vps() -> SubmitRequest {
+    SubmitRequest { task_type: "vps".into(), command: KEY.into(), ..SubmitRequest::default() }
 }
 
-fn command() -> SubmitBody {
-    SubmitBody { task_type: "command".into(), command: "true".into(), ..SubmitBody::default() }
+fn command() -> SubmitRequest {
+    SubmitRequest { task_type: "command".into(), command: "true".into(), ..SubmitRequest::default() }
 }
 
-fn parsed(body: SubmitBody) -> Result<Submission, ActFault> {
+fn parsed(body: SubmitRequest) -> Result<Submission, ActFault> {
     let known = |name: &EnvName| {
         if name.as_str() == "base" { Ok(()) } else { Err(format!("environment '{name}' does not exist")) }
     };
@@ -35,7 +35,7 @@ fn defaults_are_those_of_the_kind_and_of_the_cluster() {
     let Container::Environment { name, privileged, mounts } = &spec.container else { panic!("a container") };
     assert_eq!((name.as_str(), *privileged, mounts.len()), ("base", false, 1));
     assert_eq!(parsed(command()).expect("a command").tasks[0].1.cores, 1);
-    let own = SubmitBody { additional_mounts: Some(vec!["/srv/a:/a".into()]), ..vps() };
+    let own = SubmitRequest { additional_mounts: Some(vec!["/srv/a:/a".into()]), ..vps() };
     let Container::Environment { mounts, .. } = &parsed(own).expect("own mounts").tasks[0].1.container else {
         panic!("a container")
     };
@@ -44,13 +44,13 @@ fn defaults_are_those_of_the_kind_and_of_the_cluster() {
 
 #[test]
 fn what_is_wrong_is_refused_by_its_field() {
-    let with = |edit: &dyn Fn(&mut SubmitBody)| {
+    let with = |edit: &dyn Fn(&mut SubmitRequest)| {
         let mut body = vps();
         edit(&mut body);
         parsed(body)
     };
-    let targets = |list: &[&str]| Some(list.iter().map(ToString::to_string).collect::<Vec<_>>());
-    type Edit = Box<dyn Fn(&mut SubmitBody)>;
+    let targets = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    type Edit = Box<dyn Fn(&mut SubmitRequest)>;
     let cases: Vec<(&str, Edit)> = vec![
         ("task_type", Box::new(|b| b.task_type = "job".into())),
         ("public key", Box::new(|b| b.command = "'; touch /pwned; '".into())),
@@ -67,12 +67,9 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("max_wait_seconds", Box::new(|b| b.max_wait_seconds = Some(0))),
         ("time_limit_seconds", Box::new(|b| b.time_limit_seconds = Some(5))),
         ("immediate", Box::new(|b| (b.immediate, b.queue) = (true, true))),
-        ("gpu_count", Box::new(|b| b.required_gpus = Some(vec![vec![0]]))),
-        (
-            "one list",
-            Box::new(move |b| (b.targets, b.required_gpus) = (targets(&["n1"]), Some(vec![vec![0], vec![1]]))),
-        ),
-        ("twice", Box::new(move |b| (b.targets, b.required_gpus) = (targets(&["n1"]), Some(vec![vec![0, 0]])))),
+        ("gpu_count", Box::new(|b| b.required_gpus = vec![vec![0]])),
+        ("one list", Box::new(move |b| (b.targets, b.required_gpus) = (targets(&["n1"]), vec![vec![0], vec![1]]))),
+        ("twice", Box::new(move |b| (b.targets, b.required_gpus) = (targets(&["n1"]), vec![vec![0, 0]]))),
         ("either", Box::new(move |b| (b.targets, b.gpu_count) = (targets(&["n1::0"]), Some(1)))),
         ("idempotency_key", Box::new(|b| b.idempotency_key = Some("k".repeat(129)))),
         ("mount", Box::new(|b| b.additional_mounts = Some(vec!["/srv".into()]))),
@@ -86,11 +83,11 @@ fn what_is_wrong_is_refused_by_its_field() {
 #[test]
 fn what_the_cluster_forbids_is_a_403() {
     for mount in ["/etc:/x", "/srv/../etc:/x", "/srvx:/x", "/:/x"] {
-        let body = SubmitBody { additional_mounts: Some(vec![mount.into()]), ..vps() };
+        let body = SubmitRequest { additional_mounts: Some(vec![mount.into()]), ..vps() };
         let fault = parsed(body).expect_err(mount);
         assert!(matches!(fault.status, 400 | 403), "{mount}: {fault:?}");
     }
-    let body = SubmitBody { privileged: Some(true), ..vps() };
+    let body = SubmitRequest { privileged: Some(true), ..vps() };
     let strict = Rules { allow_privileged: false, ..rules() };
     let fault = parse(body, Vec::new(), &strict, &|_| Ok(())).expect_err("privileged");
     assert_eq!(fault.status, 403);
@@ -98,22 +95,21 @@ fn what_the_cluster_forbids_is_a_403() {
 
 #[test]
 fn gpus_stand_in_the_target_or_beside_it() {
-    for (target, list) in [("n1:0::1,0", None), ("n1:0", Some(vec![vec![1, 0]])), ("n1:0::0,1", Some(vec![vec![0, 1]]))]
-    {
-        let body = SubmitBody { targets: Some(vec![target.into()]), required_gpus: list, ..vps() };
+    for (target, list) in [("n1:0::1,0", vec![]), ("n1:0", vec![vec![1, 0]]), ("n1:0::0,1", vec![vec![0, 1]])] {
+        let body = SubmitRequest { targets: vec![target.into()], required_gpus: list, ..vps() };
         let submission = parsed(body).expect(target);
         assert_eq!(submission.tasks[0].1.gpus, GpuRequest::Ids(vec![GpuId(0), GpuId(1)]), "{target}");
     }
-    let body = SubmitBody { gpu_count: Some(2), ..vps() };
+    let body = SubmitRequest { gpu_count: Some(2), ..vps() };
     assert_eq!(parsed(body).expect("any").tasks[0].1.gpus, GpuRequest::Any(2));
-    let body = SubmitBody { container_name: Some("NULL".into()), gpu_count: Some(1), ..command() };
+    let body = SubmitRequest { container_name: Some("NULL".into()), gpu_count: Some(1), ..command() };
     assert!(parsed(body).expect_err("no container").detail.contains("container"));
 }
 
 #[test]
 fn a_batch_is_every_target_with_every_argument_set() {
-    let body = SubmitBody {
-        targets: Some(vec!["n1".into(), "n2::".into(), "n3:1".into()]),
+    let body = SubmitRequest {
+        targets: vec!["n1".into(), "n2::".into(), "n3:1".into()],
         argument_sets: Some(vec![vec!["1".into()], vec!["2".into()]]),
         ..command()
     };
@@ -122,6 +118,6 @@ fn a_batch_is_every_target_with_every_argument_set() {
     assert_eq!(labels, ["n1", "n1", "n3:1", "n3:1"]);
     assert_eq!(submission.refused.len(), 1);
     assert_eq!(submission.refused[0].0, "n2::");
-    let named = SubmitBody { name: Some("dev".into()), ..body };
+    let named = SubmitRequest { name: Some("dev".into()), ..body };
     assert!(parsed(named).expect_err("several").detail.contains("name"));
 }

@@ -1,0 +1,125 @@
+//! What a path means. Every path is served as written and with `/api` in front.
+
+/// One thing that can be asked, with the names in its path as they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Healthz,
+    Version,
+    Metrics,
+    Nodes,
+    Health,
+    NodeVerb(String, NodeVerb),
+    Submit,
+    Status(String),
+    Kill(String),
+    Control(String, String),
+    Output(String),
+    Tasks,
+    Vps,
+    VpsStatus,
+    Events,
+    Register,
+    Heartbeat(String),
+    Observed(String),
+    Desired(String),
+}
+
+/// What a user can do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeVerb {
+    Drain,
+    Undrain,
+    Forget,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    Open,
+    User,
+    Node,
+}
+
+impl Route {
+    pub(super) const fn audience(&self) -> Audience {
+        match self {
+            Self::Healthz => Audience::Open,
+            Self::Register | Self::Heartbeat(_) | Self::Observed(_) | Self::Desired(_) => Audience::Node,
+            Self::Version
+            | Self::Metrics
+            | Self::Nodes
+            | Self::Health
+            | Self::NodeVerb(..)
+            | Self::Submit
+            | Self::Status(_)
+            | Self::Kill(_)
+            | Self::Control(..)
+            | Self::Output(_)
+            | Self::Tasks
+            | Self::Vps
+            | Self::VpsStatus
+            | Self::Events => Audience::User,
+        }
+    }
+}
+
+/// The route of a path (percent-decoded, without query), and the one method that it takes.
+pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
+    let path = path.strip_prefix('/')?;
+    let mut parts: Vec<&str> = path.strip_suffix('/').unwrap_or(path).split('/').collect();
+    if parts.first() == Some(&"api") {
+        parts.remove(0);
+    }
+    let text = |part: &str| part.to_owned();
+    Some(match parts.as_slice() {
+        ["healthz"] => (Route::Healthz, "GET"),
+        ["version"] => (Route::Version, "GET"),
+        ["metrics"] => (Route::Metrics, "GET"),
+        ["nodes"] => (Route::Nodes, "GET"),
+        ["health"] => (Route::Health, "GET"),
+        ["node", name, "drain"] => (Route::NodeVerb(text(name), NodeVerb::Drain), "POST"),
+        ["node", name, "undrain"] => (Route::NodeVerb(text(name), NodeVerb::Undrain), "POST"),
+        ["node", name, "forget"] => (Route::NodeVerb(text(name), NodeVerb::Forget), "POST"),
+        ["submit"] => (Route::Submit, "POST"),
+        ["status", task] => (Route::Status(text(task)), "GET"),
+        ["kill", task] => (Route::Kill(text(task)), "POST"),
+        ["command", task, action] => (Route::Control(text(task), text(action)), "POST"),
+        ["task", task, "stdout" | "stderr"] => (Route::Output(text(task)), "GET"),
+        ["tasks"] => (Route::Tasks, "GET"),
+        ["vps"] => (Route::Vps, "GET"),
+        ["vps", "status"] => (Route::VpsStatus, "GET"),
+        ["events"] => (Route::Events, "GET"),
+        ["register"] => (Route::Register, "POST"),
+        ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
+        ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
+        ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_served_with_and_without_api() {
+        for (path, method) in [
+            ("/nodes", "GET"),
+            ("/nodes/", "GET"),
+            ("/vps/status", "GET"),
+            ("/status/17", "GET"),
+            ("/kill/17", "POST"),
+            ("/command/17/pause", "POST"),
+            ("/node/n1/drain", "POST"),
+            ("/runner/n1/desired", "GET"),
+            ("/heartbeat/n1", "PUT"),
+        ] {
+            let plain = parse(path).unwrap_or_else(|| panic!("{path}"));
+            assert_eq!(plain.1, method, "{path}");
+            assert_eq!(parse(&format!("/api{path}")), Some(plain), "{path}");
+        }
+        for path in ["", "/", "/api", "/api/api/nodes", "/node/n1/destroy", "/status", "/status/1/2", "nodes"] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+}

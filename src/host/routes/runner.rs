@@ -1,0 +1,177 @@
+//! Runners' calls: wire types become what the engine takes.
+
+use std::net::IpAddr;
+
+use crate::api::json::{self, JsonFault};
+use crate::api::node::{
+    ConditionsWire, Heartbeat, HeartbeatAnswer, InventoryWire, Observed, ObservedAnswer, ObservedTask, Register,
+};
+use crate::domain::ids::{Attempt, GpuId, NumaId};
+use crate::domain::node::{Conditions, Gpu, Inventory, NumaNode};
+use crate::domain::ssh_key::PublicKey;
+use crate::domain::state::{Exit, Observation};
+use crate::net::http::{Head, Reply};
+use crate::sys::clock;
+
+use super::super::engine::{ActFault, Beat, Registration, Seen, Snapshot, What};
+use super::super::view::Figures;
+use super::nodes::node_name;
+use super::{Api, answer};
+
+impl Api {
+    /// `POST /register`
+    pub(super) fn register(&self, head: &Head, body: &[u8]) -> Result<Reply, ActFault> {
+        let asked: Register = json::decode(body).map_err(undecoded)?;
+        let address = match &asked.address {
+            None => head.peer.ip().to_canonical(),
+            Some(text) => text.parse::<IpAddr>().map_err(|_| wrong("address", "an IP address"))?,
+        };
+        let registration = Registration {
+            name: asked.hostname.parse().map_err(|fault| ActFault::new(422, format!("field 'hostname': {fault}")))?,
+            instance: required("instance", asked.instance)?,
+            machine_id: asked.machine_id,
+            boot_id: asked.boot_id,
+            version: asked.version,
+            address,
+            inventory: inventory(asked.inventory)?,
+        };
+        Ok(answer(200, &self.engine.register(registration)?))
+    }
+
+    /// `PUT /heartbeat/{hostname}`
+    pub(super) fn heartbeat(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
+        let Heartbeat { session, usage, gpu_info, conditions } = json::decode(body).map_err(undecoded)?;
+        let ConditionsWire { docker, systemd, memory_limit, freezer } = conditions;
+        let beat = Beat {
+            session,
+            figures: Figures { usage, gpus: gpu_info },
+            conditions: Conditions { docker, systemd, memory_limit, freezer },
+        };
+        let host_epoch = self.engine.heartbeat(node_name(name)?, beat)?;
+        Ok(answer(200, &HeartbeatAnswer { host_epoch }))
+    }
+
+    /// `PUT /runner/{hostname}/observed`
+    pub(super) fn observed(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
+        let Observed { session, complete, tasks } = json::decode(body).map_err(undecoded)?;
+        let tasks = tasks.into_iter().map(seen).collect::<Result<_, _>>()?;
+        let snapshot = Snapshot { session, complete, tasks };
+        let (acknowledged, host_epoch) = self.engine.observed(node_name(name)?, snapshot)?;
+        Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch }))
+    }
+
+    /// `GET /runner/{hostname}/desired?session=&version=`: waits until the list is another one than the version that
+    /// the Runner has, one heartbeat interval at most.
+    pub(super) fn desired(&self, name: &str, head: &Head) -> Result<Reply, ActFault> {
+        let name = node_name(name)?;
+        let session = head.query("session").ok_or_else(|| wrong("session", "the one given at registration"))?;
+        let known = head.query("version").unwrap_or_default();
+        if let Some(node) = self.engine.view.node(&name).filter(|node| node.record.session == session) {
+            let seen = node.signal.number();
+            // Before its first complete inventory the list lacks what is held back; that comes with a change.
+            if known == format!("{}.{seen}", node.epoch) || !node.record.inventoried {
+                node.signal.wait(seen, self.poll);
+            }
+        }
+        Ok(answer(200, &self.engine.desired(name, session.to_owned())?))
+    }
+}
+
+/// 400 for what is no JSON, 422 with the field for what is not of its type.
+pub(super) fn undecoded(fault: JsonFault) -> ActFault {
+    let status = match &fault {
+        JsonFault::Malformed(_) => 400,
+        JsonFault::Field { .. } => 422,
+    };
+    ActFault::new(status, fault.to_string())
+}
+
+fn wrong(field: &str, expected: &str) -> ActFault {
+    ActFault::new(422, format!("field '{field}': expected {expected}"))
+}
+
+fn required(field: &str, text: String) -> Result<String, ActFault> {
+    if text.is_empty() { Err(wrong(field, "a text that is not empty")) } else { Ok(text) }
+}
+
+fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
+    let fault = |field: &str, why: String| ActFault::new(422, format!("field '{field}': {why}"));
+    Ok(Inventory {
+        cpus: wire.cpus.parse().map_err(|why| fault("cpus", why))?,
+        memory: wire.memory_bytes,
+        numa: wire
+            .numa
+            .into_iter()
+            .map(|node| NumaNode {
+                id: NumaId(node.id),
+                cpus: crate::domain::cpuset::CpuSet(node.cores.into_iter().collect()),
+                memory: node.memory_bytes,
+            })
+            .collect(),
+        gpus: wire
+            .gpus
+            .into_iter()
+            .map(|gpu| Gpu { id: GpuId(gpu.id), uuid: gpu.uuid, numa: gpu.numa.map(NumaId) })
+            .collect(),
+        siblings: wire
+            .siblings
+            .iter()
+            .map(|list| list.parse().map_err(|why| fault("siblings", why)))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
+    let exit = Exit { code: task.exit_code, signal: task.exit_signal };
+    let message = task.reason;
+    let report = match (task.state.as_str(), message) {
+        ("starting", _) => Observation::Starting { progress: task.progress },
+        ("running", _) => Observation::Running,
+        ("paused", _) => Observation::Paused,
+        ("completed", message) => {
+            Observation::Exited { exit: Exit { code: exit.code.or(Some(0)), ..exit }, oom: false, message }
+        }
+        ("killed_oom", message) => Observation::Exited { exit, oom: true, message },
+        // Ended by itself with a status that is not 0: the status is the reason.
+        ("failed", None) if exit.code.is_some_and(|code| code != 0) => {
+            Observation::Exited { exit, oom: false, message: None }
+        }
+        ("failed", message) => {
+            Observation::Failed { exit, message: message.unwrap_or_else(|| "its node gave no reason".to_owned()) }
+        }
+        ("killed", message) => Observation::Stopped { exit, message },
+        ("gone", _) => Observation::Gone,
+        ("unknown", _) => return Ok(Seen { what: What::Unknown, ..facts(task.task_id, task.attempt, task.rev)? }),
+        (other, _) => return Err(wrong("state", &format!("a state of a task on a node, not {other:?}"))),
+    };
+    Ok(Seen {
+        what: What::Report(report),
+        ssh_port: task.ssh_port,
+        // Clients will trust these lines: only what is a key is kept, and nothing beside it.
+        host_keys: task.host_keys.map(|lines| {
+            let keys = lines.iter().filter_map(|line| PublicKey::parse(line).ok());
+            keys.filter_map(|key| {
+                let line = key.to_string();
+                let mut words = line.split(' ');
+                Some(format!("{} {}", words.next()?, words.next()?))
+            })
+            .collect()
+        }),
+        started_ms: task.started_at.as_deref().and_then(clock::parse_rfc3339),
+        completed_ms: task.completed_at.as_deref().and_then(clock::parse_rfc3339),
+        ..facts(task.task_id, task.attempt, task.rev)?
+    })
+}
+
+fn facts(id: String, attempt: u32, rev: u64) -> Result<Seen, ActFault> {
+    Ok(Seen {
+        id: id.parse().map_err(|_| wrong("task_id", "a decimal number"))?,
+        attempt: Attempt(attempt),
+        rev,
+        what: What::Unknown,
+        ssh_port: None,
+        host_keys: None,
+        started_ms: None,
+        completed_ms: None,
+    })
+}

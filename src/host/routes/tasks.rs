@@ -1,0 +1,77 @@
+//! Single tasks for users.
+
+use crate::domain::ids::{TaskId, TaskName};
+use crate::domain::spec::TaskKind;
+use crate::net::http::Reply;
+use crate::store::Task;
+
+use super::super::engine::{ActFault, Control};
+use super::super::render;
+use super::{Api, answer, message, shorten, unreadable};
+
+impl Api {
+    /// `GET /status/{id or name}`
+    pub(super) fn status(&self, text: &str) -> Result<Reply, ActFault> {
+        let (task, waiting) = self.find(text)?;
+        Ok(answer(200, &render::task_record(&task, waiting.as_deref())))
+    }
+
+    /// `POST /kill/{id or name}`
+    pub(super) fn kill(&self, text: &str) -> Result<Reply, ActFault> {
+        let id = self.id_of(text)?;
+        Ok(message(202, self.engine.kill(id)?))
+    }
+
+    /// `POST /command/{id or name}/{pause or resume}`
+    pub(super) fn control(&self, text: &str, action: &str) -> Result<Reply, ActFault> {
+        let control = match action {
+            "pause" => Control::Pause,
+            "resume" => Control::Resume,
+            other => {
+                let why = format!("action {:?} is not known: expected pause or resume", shorten(other));
+                return Err(ActFault::new(400, why));
+            }
+        };
+        let id = self.id_of(text)?;
+        Ok(message(200, self.engine.control(id, control)?))
+    }
+
+    /// `GET /task/{id}/stdout` and `/stderr`
+    pub(super) fn output(&self, text: &str) -> Result<Reply, ActFault> {
+        let (task, _) = self.find(text)?;
+        Err(match task.spec.kind {
+            TaskKind::Vps { .. } => {
+                ActFault::new(400, format!("task {} is a VPS and has no output; see 'hakuriver ssh {0}'", task.id))
+            }
+            TaskKind::Command { .. } => ActFault::new(404, format!("task {} has no output", task.id)),
+        })
+    }
+
+    /// The task with that id, or the one that holds that name, or else the newest that had it.
+    fn find(&self, text: &str) -> Result<(Task, Option<std::sync::Arc<str>>), ActFault> {
+        let not_found = || ActFault::new(404, format!("task '{}' not found", shorten(text)));
+        let live = |id| self.engine.view.task(id);
+        // The live one first: what is neither live nor in the database was never there, as a task is stored before it
+        // ceases to be live.
+        if let Ok(id) = text.parse::<TaskId>() {
+            if let Some(live) = live(id) {
+                return Ok((live.task.clone(), live.waiting.clone()));
+            }
+            let stored = self.readers.task(id).map_err(unreadable)?;
+            return stored.map(|task| (task, None)).ok_or_else(not_found);
+        }
+        let name: TaskName = text.parse().map_err(|_| not_found())?;
+        if let Some(live) = self.engine.view.holder(&name) {
+            return Ok((live.task.clone(), live.waiting.clone()));
+        }
+        let stored = self.readers.task_named(&name).map_err(unreadable)?;
+        stored.map(|task| (task, None)).ok_or_else(not_found)
+    }
+
+    fn id_of(&self, text: &str) -> Result<TaskId, ActFault> {
+        match text.parse::<TaskId>() {
+            Ok(id) => Ok(id),
+            Err(_) => self.find(text).map(|(task, _)| task.id),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The wiring: opens the database, binds both ports, starts the threads, and ends them in order.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{AuthMode, Config};
+use crate::net::http::{self, Limits};
+use crate::store::{Store, StoreFault};
+use crate::sys::shutdown::Stop;
+use crate::sys::{file, process, random, thread};
+use crate::{info, warning};
+
+use super::engine::{Engine, Settings};
+use super::environments::Environments;
+use super::health::History;
+use super::routes::{Api, SameSite};
+use super::submission::Rules;
+use super::tokens::Tokens;
+use super::tunnel::{self, Tunnel};
+use super::{HostFault, Ready};
+
+/// See [`super::run`].
+pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
+    make_dir(&config.paths.state_dir)?;
+    let mut store = Store::open(&config.db_file).map_err(of_store)?;
+    let cluster_id = cluster_id(&mut store).map_err(of_store)?;
+    prepare_shared(config, &cluster_id)?;
+    let tokens = Tokens::prepare(&config.auth)?;
+    let address = bind_address(config);
+    let api_listener = bind(address, config.network.host_port, "network.host_port")?;
+    let tunnel_listener = bind(address, config.network.host_ssh_proxy_port, "network.host_ssh_proxy_port")?;
+    let announced = Ready { api: local(&api_listener)?, tunnel: local(&tunnel_listener)? };
+
+    let readers = store.readers();
+    let settings = Settings {
+        cluster_id: cluster_id.clone(),
+        epoch: random::hex(8),
+        node_timeout: config.timing.heartbeat_timeout(),
+        retention: Duration::from_secs(u64::from(config.retention_days) * 86_400),
+        cleanup_interval: config.timing.cleanup_check_interval,
+    };
+    let (engine, engine_thread) = Engine::start(store, settings).map_err(of_store)?;
+    let view = engine.view.clone();
+    let history = Arc::new(History::default());
+    let api = Api {
+        engine: engine.clone(),
+        readers: readers.clone(),
+        tokens: tokens.clone(),
+        same_site: SameSite::new(tokens.asked_for(), own_names(config)),
+        rules: Rules::of(&config.docker),
+        environments: Environments::at(config.docker.container_dir.clone()),
+        history: history.clone(),
+        cluster_id,
+        poll: config.timing.heartbeat_interval,
+    };
+    let threads = [
+        {
+            let (view, stop) = (view.clone(), stop.clone());
+            thread::spawn_vital("health", move || history.record(&view, &stop))
+        },
+        {
+            let (tunnel, stop) = (Arc::new(Tunnel { view: view.clone(), readers, tokens }), stop.clone());
+            thread::spawn_vital("tunnels", move || tunnel::serve(&tunnel_listener, &tunnel, &stop))
+        },
+        {
+            let stop = stop.clone();
+            thread::spawn_vital("http", move || http::serve(api_listener, Arc::new(api), Limits::default(), &stop))
+        },
+    ];
+    info!("Host {} listens on {} (API) and {} (SSH)", env!("CARGO_PKG_VERSION"), announced.api, announced.tunnel);
+    ready(&announced);
+
+    while !stop.wait(Duration::MAX) {}
+    info!("Host stops; tasks go on on their nodes");
+    view.close();
+    // Wakes the proxy's accept, which then sees that it is to stop. Err: it is awake already.
+    let _ = TcpStream::connect_timeout(&reachable(announced.tunnel), Duration::from_secs(1));
+    for worker in threads {
+        join(worker);
+    }
+    engine.stop();
+    join(engine_thread);
+    Ok(())
+}
+
+/// A vital thread that panicked has ended the process, so none is found in that state.
+fn join(worker: std::thread::JoinHandle<()>) {
+    let _ = worker.join();
+}
+
+fn of_store(fault: StoreFault) -> HostFault {
+    HostFault(fault.to_string())
+}
+
+/// The cluster's id: made with its database, and the same for as long as that lives.
+fn cluster_id(store: &mut Store) -> Result<String, StoreFault> {
+    if let Some(id) = store.meta("cluster_id")? {
+        return Ok(id);
+    }
+    let id = random::hex(16);
+    store.set_meta("cluster_id", &id)?;
+    store.commit()?;
+    Ok(id)
+}
+
+/// The shared directory, with the file by which nodes know that it is really shared.
+fn prepare_shared(config: &Config, cluster_id: &str) -> Result<(), HostFault> {
+    let shared = &config.paths.shared_dir;
+    // Our own folder is made. Anywhere else it may be a mount point that is not there now, and must not be filled below it.
+    if shared.starts_with(&config.paths.state_dir) {
+        make_dir(shared)?;
+    } else if !shared.is_dir() {
+        return Err(HostFault(format!(
+            "the shared directory {} does not exist: mount it or make it, or set paths.shared_dir",
+            shared.display()
+        )));
+    }
+    let marker = shared.join(".hakuriver-cluster");
+    match fs::read_to_string(&marker) {
+        Ok(text) if text.trim() == cluster_id => {}
+        Ok(text) => {
+            return Err(HostFault(format!(
+                "the shared directory {} belongs to cluster {}, and the database {} is of cluster {cluster_id}: set paths.shared_dir or database.db_file, or remove {} if that cluster is no more",
+                shared.display(),
+                text.trim().chars().take(64).collect::<String>(),
+                config.db_file.display(),
+                marker.display()
+            )));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            file::write_atomic(&marker, format!("{cluster_id}\n").as_bytes(), 0o644)
+                .map_err(|error| HostFault(format!("cannot write {}: {error}", marker.display())))?;
+        }
+        Err(error) => return Err(HostFault(format!("cannot read {}: {error}", marker.display()))),
+    }
+    make_dir(&shared.join("shared_data"))?;
+    make_dir(&config.docker.container_dir)
+}
+
+fn make_dir(path: &Path) -> Result<(), HostFault> {
+    file::make_dir(path, 0o755)
+        .map_err(|error| HostFault(format!("cannot make the directory {}: {error}", path.display())))
+}
+
+/// The address to listen on. Without tokens it is loopback, unless the configuration says that it is not to be.
+fn bind_address(config: &Config) -> IpAddr {
+    let (wanted, auth) = (config.network.host_bind_ip, &config.auth);
+    match auth.mode {
+        AuthMode::Token => {
+            if auth.absent {
+                info!(
+                    "every call needs a token (the configuration has no [auth]). Clients of 0.3 send none; for them, set under [auth]:\n\
+                     mode = \"none\"\n\
+                     insecure_network = true    # to listen on more than loopback without tokens"
+                );
+            }
+            wanted
+        }
+        AuthMode::None if auth.insecure_network || wanted.is_loopback() => {
+            if !wanted.is_loopback() {
+                warning!("auth.mode is \"none\": everyone who reaches {wanted} is root on every node");
+            }
+            wanted
+        }
+        AuthMode::None => {
+            let loopback = IpAddr::from([127, 0, 0, 1]);
+            warning!(
+                "auth.mode is \"none\" and auth.insecure_network is not set: listening on {loopback} instead of {wanted}"
+            );
+            loopback
+        }
+    }
+}
+
+fn bind(address: IpAddr, port: u16, key: &str) -> Result<TcpListener, HostFault> {
+    let address = SocketAddr::new(address, port);
+    TcpListener::bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => format!("is another Host running? Stop it, or set {key} to another port"),
+            ErrorKind::AddrNotAvailable => "network.host_bind_ip is no address of this machine".to_owned(),
+            _ => format!("see {key}"),
+        };
+        HostFault(format!("cannot listen on {address}: {error}; {hint}"))
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, HostFault> {
+    listener.local_addr().map_err(|error| HostFault(format!("cannot read the address of a listener: {error}")))
+}
+
+/// An address that leads to a listener of this machine.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], bound.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), bound.port()),
+        _ => bound,
+    }
+}
+
+/// The names under which this machine is addressed.
+fn own_names(config: &Config) -> Vec<String> {
+    let machine = process::hostname(Path::new("/")).ok();
+    machine.into_iter().chain([config.network.host_reachable_address.clone()]).collect()
+}

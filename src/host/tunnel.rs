@@ -1,0 +1,169 @@
+//! The SSH proxy: `REQUEST_TUNNEL <task_id>[ <token>]`, a look at the task, a connection to its node, then raw bytes.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::domain::ids::TaskId;
+use crate::domain::spec::TaskKind;
+use crate::domain::state::State;
+use crate::net::relay;
+use crate::net::tunnel::{HelloFault, read_hello};
+use crate::store::{Readers, Task};
+use crate::sys::shutdown::Stop;
+use crate::sys::{socket, thread};
+use crate::warning;
+
+use super::tokens::{Audience, Standing, Tokens};
+use super::view::View;
+
+/// For the whole request line.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// For the connection to the node.
+const CONNECT_TIME: Duration = Duration::from_secs(8);
+/// Each is a thread or two and, while it carries bytes, its buffers.
+const CONNECTIONS: usize = 1_024;
+
+/// What the proxy needs to know.
+pub(super) struct Tunnel {
+    pub(super) view: Arc<View>,
+    pub(super) readers: Readers,
+    pub(super) tokens: Tokens,
+}
+
+/// Accepts until `stop` (whoever sets it connects once, to wake this).
+pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = listener.accept();
+        if stop.is_set() {
+            return;
+        }
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Out of file descriptors, or a client that went again: waited out, never the end.
+                warning!("the SSH proxy cannot accept a connection: {error}");
+                stop.wait(Duration::from_millis(100));
+                continue;
+            }
+        };
+        let place = Place::take(&open);
+        if open.load(Ordering::Relaxed) > CONNECTIONS {
+            continue;
+        }
+        let tunnel = tunnel.clone();
+        let started = thread::spawn("tunnel", move || {
+            let _place = place;
+            tunnel.connection(socket);
+        });
+        if let Err(error) = started {
+            warning!("the SSH proxy cannot start a thread: {error}");
+        }
+    }
+}
+
+/// One of the connections that may be open; given back when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Tunnel {
+    /// One client, to the end. A client that breaks off is nobody's fault.
+    fn connection(&self, mut client: TcpStream) {
+        let node = match self.open(&client) {
+            Ok(node) => node,
+            Err(Some(reason)) => {
+                let _ = refuse(&mut client, &reason);
+                return;
+            }
+            Err(None) => return,
+        };
+        for end in [&client, &node] {
+            // Keystrokes must not wait for more of them; and without keep-alive a peer that lost its power would hold
+            // this connection for ever.
+            let _ = end.set_nodelay(true);
+            let _ = socket::keep_alive(end, 60, 20);
+        }
+        if client.write_all(b"SUCCESS\n").is_ok() {
+            relay::run(client, node);
+        }
+    }
+
+    /// The connection to the task's sshd. Err: what the client is told; None if it has gone.
+    fn open(&self, client: &TcpStream) -> Result<TcpStream, Option<String>> {
+        let hello = read_hello(client, HELLO_TIME).map_err(|fault| match fault {
+            HelloFault::Format => Some("Invalid request format.".to_owned()),
+            HelloFault::Timeout => Some("Timeout waiting for request.".to_owned()),
+            HelloFault::Closed => None,
+        })?;
+        if self.tokens.check(hello.token.as_deref(), Audience::User) != Standing::Welcome {
+            return Err(Some("Not authorised.".to_owned()));
+        }
+        let way = self.way_to(&hello.task_id).map_err(Some)?;
+        TcpStream::connect_timeout(&way.address, CONNECT_TIME).map_err(|error| {
+            Some(match error.kind() {
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                    format!("Timeout connecting to Runner for task {}.", way.task)
+                }
+                _ => format!("Connection refused by VPS task {} on node {}.", way.task, way.node),
+            })
+        })
+    }
+
+    /// Where a task's sshd is, or the protocol's own words for why it cannot be reached.
+    fn way_to(&self, asked: &str) -> Result<Way, String> {
+        let id: TaskId = asked.parse().map_err(|_| "Invalid task ID format.".to_owned())?;
+        let task = self.find(id)?.ok_or_else(|| format!("Task {id} not found."))?;
+        if !matches!(task.spec.kind, TaskKind::Vps { .. }) {
+            return Err(format!("Task {id} is not a VPS task."));
+        }
+        let state = task.standing.state;
+        if state != State::Running {
+            return Err(format!("VPS task {id} is not active (status: {}).", state.word()));
+        }
+        let port = task.ssh_port.ok_or_else(|| format!("VPS task {id} has no SSH port assigned."))?;
+        let offline = || format!("Assigned node for VPS task {id} is not online.");
+        let name = task.placement.as_ref().map(|placement| &placement.node).ok_or_else(offline)?;
+        let node = self.view.node(name).filter(|node| !node.record.silent).ok_or_else(offline)?;
+        let address: IpAddr = node.record.address.parse().map_err(|_| offline())?;
+        Ok(Way { task: id, node: name.to_string(), address: SocketAddr::new(address, port) })
+    }
+
+    fn find(&self, id: TaskId) -> Result<Option<Task>, String> {
+        if let Some(live) = self.view.task(id) {
+            return Ok(Some(live.task.clone()));
+        }
+        self.readers.task(id).map_err(|fault| fault.to_string())
+    }
+}
+
+/// Where a VPS is reached.
+struct Way {
+    task: TaskId,
+    node: String,
+    address: SocketAddr,
+}
+
+/// Tells the client why not. Its last bytes are read away first: closing with some unread would reset the connection,
+/// and the reason might be lost with it.
+fn refuse(client: &mut TcpStream, reason: &str) -> io::Result<()> {
+    client.set_write_timeout(Some(Duration::from_secs(5)))?;
+    client.write_all(format!("ERROR {reason}\n").as_bytes())?;
+    client.shutdown(Shutdown::Write)?;
+    client.set_read_timeout(Some(Duration::from_secs(1)))?;
+    io::copy(&mut client.take(4_096), &mut io::sink()).map(drop)
+}
