@@ -22,6 +22,7 @@ mod image;
 mod seed_page;
 mod ssh;
 mod static_binary;
+mod supervisor;
 mod three_runners;
 mod tunnel;
 mod vps_lifecycle;
