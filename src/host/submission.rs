@@ -110,10 +110,8 @@ fn common(
     if is_vps && (time_limit.is_some() || user.is_some() || workdir.is_some()) {
         return Err(bad("time_limit_seconds, workdir and user are for command tasks, not for a VPS"));
     }
-    if let Some(path) = &workdir {
-        if !path.starts_with('/') || path.contains('\0') {
-            return Err(bad("workdir: expected an absolute path"));
-        }
+    if workdir.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains('\0')) {
+        return Err(bad("workdir: expected an absolute path"));
     }
     Ok(TaskSpec {
         kind: TaskKind::Vps { keys: Vec::new() },
@@ -166,11 +164,14 @@ fn kinds(body: &SubmitRequest) -> Result<Vec<TaskKind>, ActFault> {
     }
 }
 
+/// As written, as understood, and the GPUs there.
 type Place = (String, Option<Target>, GpuRequest);
+/// As written, and why it was refused.
+type Refused = (String, String);
 
 /// Where the tasks are to go, with the targets whose text was refused. One bad target alone is a 400; among others it
 /// is only itself refused, as in 0.3.
-fn places(body: &SubmitRequest, is_vps: bool) -> Result<(Vec<Place>, Vec<(String, String)>), ActFault> {
+fn places(body: &SubmitRequest, is_vps: bool) -> Result<(Vec<Place>, Vec<Refused>), ActFault> {
     let targets = &body.targets;
     let gpu_lists = &body.required_gpus;
     if is_vps && targets.len() > 1 {

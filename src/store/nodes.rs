@@ -1,5 +1,7 @@
 //! Nodes in the database.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use nanoserde::{DeJson, SerJson};
 use rusqlite::{Row, params};
 

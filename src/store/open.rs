@@ -84,10 +84,11 @@ impl Store {
     /// Forgets everything since the last commit.
     pub fn rollback(&mut self) {
         // A failed statement may have ended the transaction already; then there is nothing to roll back.
-        if self.in_transaction && !self.conn.is_autocommit() {
-            if let Err(error) = self.conn.execute_batch("ROLLBACK") {
-                crate::error!("cannot roll back: {error}");
-            }
+        if self.in_transaction
+            && !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            crate::error!("cannot roll back: {error}");
         }
         self.in_transaction = false;
     }

@@ -3,6 +3,8 @@
 //! The text was written by ourselves, and is checked with SQLite's `json_valid` when it is read, so it may go to
 //! nanoserde as it is.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use std::time::Duration;
 
 use nanoserde::{DeJson, SerJson};
@@ -88,7 +90,7 @@ pub(super) fn encode(spec: &TaskSpec) -> String {
 pub(super) fn decode(text: &str) -> Result<TaskSpec, String> {
     let row = SpecRow::deserialize_json(text).map_err(|error| error.to_string())?;
     let kind = match row.kind.as_str() {
-        "vps" => TaskKind::Vps { keys: parsed(&row.keys, |line| PublicKey::parse(line))? },
+        "vps" => TaskKind::Vps { keys: parsed(&row.keys, PublicKey::parse)? },
         "command" => TaskKind::Command { program: row.program, arguments: row.arguments },
         other => return Err(format!("unknown kind of task {other:?}")),
     };

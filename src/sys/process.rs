@@ -21,6 +21,11 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     after_name.split_whitespace().nth(22 - 3)?.parse().ok()
 }
 
+/// Does this process have root's rights?
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// Random for each start of the machine (`<root>/proc/sys/kernel/random/boot_id`).
 ///
 /// # Errors

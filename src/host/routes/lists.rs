@@ -13,6 +13,9 @@ use super::super::render;
 use super::nodes::node_name;
 use super::{Api, answer, unreadable};
 
+/// A task, and what it waits for if it does.
+type Listed = (Task, Option<Arc<str>>);
+
 /// What a list holds without `limit`, and at most with it.
 const DEFAULT_LIMIT: u32 = 1_000;
 const MOST: u32 = 100_000;
@@ -50,7 +53,7 @@ impl Api {
         Ok(answer(200, &rows))
     }
 
-    fn list(&self, kind: &str, head: &Head) -> Result<Vec<(Task, Option<Arc<str>>)>, ActFault> {
+    fn list(&self, kind: &str, head: &Head) -> Result<Vec<Listed>, ActFault> {
         let tasks = self.readers.list(kind, &filter(head)?).map_err(unreadable)?;
         let waiting = |task: &Task| self.engine.view.task(task.id).and_then(|live| live.waiting.clone());
         Ok(tasks

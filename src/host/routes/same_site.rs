@@ -67,7 +67,8 @@ mod tests {
     fn foreign_pages_are_refused_and_programs_are_not() {
         let open = SameSite::new(false, vec!["lab-host".into()]);
         let guarded = SameSite::new(true, Vec::new());
-        let cases: [(&[(&str, &str)], bool, bool); 9] = [
+        type Headers = &'static [(&'static str, &'static str)];
+        let cases: [(Headers, bool, bool); 9] = [
             (&[("host", "127.0.0.1:8000")], true, true),
             (&[("host", "[::1]:8000")], true, true),
             (&[("host", "LAB-host:8000")], true, true),

@@ -14,6 +14,7 @@ use super::{accounts, sshd};
 use crate::runner::host_key::HostKey;
 use crate::sys::file;
 use crate::sys::init::{Ended, Init};
+use crate::sys::process;
 
 /// No package manager needs longer; the Runner has a limit of its own.
 const INSTALL_LIMIT: Duration = Duration::from_secs(900);
@@ -44,7 +45,7 @@ enum Server {
 /// What is wrong with the image, or with the task, and what to do.
 pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
     let root = Path::new("/");
-    if !nix::unistd::geteuid().is_root() {
+    if !process::is_root() {
         return Err("the container does not run as root, so no SSH server can serve it".to_owned());
     }
     let key =
