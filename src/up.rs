@@ -10,7 +10,7 @@ use crate::cli::server_args::UpArgs;
 use crate::config::auth::Bearer;
 use crate::config::{self, Config, Loaded, address};
 use crate::sys::shutdown::Stop;
-use crate::{Part, begin_serving, host, listens, runner, serve_host, sys, tell_of_0_3, until_stopped};
+use crate::{Part, begin_serving, host, listens, runner, serve_host, sys, until_stopped};
 
 /// Runs until SIGTERM or SIGINT. `named` is the path of `--config`.
 pub(crate) fn run(args: &UpArgs, named: Option<&Path>) -> Result<(), Fault> {
@@ -18,7 +18,6 @@ pub(crate) fn run(args: &UpArgs, named: Option<&Path>) -> Result<(), Fault> {
     let file = config_file(args, named)?;
     let loaded = prepare(&file, &changes)?;
     begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
-    tell_of_0_3(&loaded);
 
     let (host_is_ready, readiness) = mpsc::channel::<host::Ready>();
     let (config, stop) = (loaded.config.clone(), Stop::new());

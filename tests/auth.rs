@@ -20,7 +20,6 @@ const USER_ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("POST", "/node/x/drain", Some("{}")),
     ("POST", "/node/x/undrain", Some("{}")),
     ("POST", "/node/x/forget", Some("{}")),
-    ("GET", "/no-such-route", None),
 ];
 
 const NODE_ROUTES: &[(&str, &str, Option<&str>)] = &[
@@ -98,7 +97,8 @@ fn foreign_origins_and_other_bodies_are_refused_in_every_mode() {
         let call = |headers: &str, body: &str| {
             let mut socket = http::connect(cluster.api);
             let text = format!(
-                "POST /submit HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+                "POST /submit HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {token}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+                cluster.api,
                 body.len()
             );
             socket.write_all(text.as_bytes()).unwrap();

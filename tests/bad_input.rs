@@ -51,7 +51,7 @@ fn what_the_command_line_refuses() {
         (&["--mount", "/only"], 2, &["/only"]),
         (&["--mount", "/a:/b:rwx"], 2, &["rwx"]),
         (&["--mount", "/a:relative"], 2, &["relative"]),
-        (&["--env", "NOVALUE"], 2, &["NOVALUE"]),
+        (&["--env", "NOVALUE"], 2, &["--env", "NAME=VALUE"]),
         (&["--env", "=x"], 2, &["env"]),
         (&["--container", "NULL"], 2, &["NULL"]),
         (&["--container", "../x"], 2, &["../x"]),
@@ -72,7 +72,7 @@ fn what_the_command_line_refuses() {
         (&["--gpus", "3"], 1, &["GPU"]),
         (&["--container", "no-such-env"], 1, &["no-such-env", "hakuriver-base"]),
         (&["--mount", "/etc:/etc2"], 1, &["/etc", "/data"]),
-        (&["--mount", "/data/../etc:/etc2"], 1, &["/data"]),
+        (&["--mount", "/data/../etc:/etc2"], 2, &[".."]),
         (&["--privileged"], 1, &["privileged"]),
     ];
     for (added, status, fragments) in cases {

@@ -64,7 +64,7 @@ fn a_vps_that_keeps_dying_is_failed_and_its_container_kept() {
         Err(format!("{} {:?}", record.status, record.reason))
     });
     let record = cluster.status(&id);
-    assert!(record.error_message.as_deref().is_some_and(|m| m.contains("restart")), "{record:?}");
+    assert!(record.error_message.as_deref().is_some_and(|m| m.contains("five times")), "{record:?}");
     wait::until_true("the container is kept, stopped", SOON, || {
         let state = docker(&["inspect", "-f", "{{.State.Status}}", &container]);
         (state == "exited", state)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,10 +56,16 @@ pub struct FakeNode {
 impl FakeNode {
     /// Registers with an empty inventory, and does nothing by itself but the heartbeat.
     pub fn silent(cluster: &Cluster, name: &str, hardware: &Hardware) -> Self {
+        Self::returning(cluster, name, hardware, Vec::new())
+    }
+
+    /// As [`Self::silent`], with tasks that it has.
+    pub fn returning(cluster: &Cluster, name: &str, hardware: &Hardware, has: Vec<ObservedTask>) -> Self {
+        static STARTS: AtomicU32 = AtomicU32::new(0);
         let token = cluster.node_token();
         let register = Register {
             hostname: name.to_owned(),
-            instance: format!("instance-of-{name}"),
+            instance: format!("start-{}-of-{name}", STARTS.fetch_add(1, Ordering::Relaxed)),
             machine_id: format!("machine-of-{name}"),
             boot_id: "boot".to_owned(),
             version: "test".to_owned(),
@@ -85,7 +91,7 @@ impl FakeNode {
             threads: Vec::new(),
             _listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         };
-        node.observe(true, Vec::new());
+        node.observe(true, has);
         node.beat();
         node.keep_beating();
         node

@@ -116,7 +116,7 @@ fn what_was_asked_for_reaches_the_container_and_no_process_list() {
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("file"), "from the node\n").unwrap();
     let (rw, ro) = (format!("{}:/data", data.display()), format!("{}:/frozen:ro", data.display()));
-    let secret = "two words\nand a line; $(id) 'quoted'";
+    let secret = "two words; $(id) 'quoted' \"twice\" \\ # %d";
     let id = cluster.submit(&[
         "--cores",
         "1",

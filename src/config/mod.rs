@@ -29,18 +29,6 @@ pub struct Config {
     pub retention_days: u32,
 }
 
-impl Config {
-    /// The address that the Host listens on: without tokens only loopback, unless the file says twice that it is meant.
-    pub fn listen_ip(&self) -> std::net::IpAddr {
-        match (self.auth.mode, self.auth.insecure_network) {
-            (AuthMode::None, false) if !self.network.host_bind_ip.is_loopback() => {
-                std::net::IpAddr::from([127, 0, 0, 1])
-            }
-            _ => self.network.host_bind_ip,
-        }
-    }
-}
-
 /// `[network]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
@@ -189,7 +177,9 @@ fn load_file(file: &Path, named_by: Option<&str>) -> Result<Loaded, ConfigFault>
             return Err(ConfigFault(format!("cannot read the configuration {}{named_by}: {fault}", file.display())));
         }
     };
-    let (config, warnings) = parse::parse(&text, &file, home().as_deref())?;
+    let (mut config, warnings) = parse::parse(&text, &file, home().as_deref())?;
+    // Where there is no file, there is none of 0.3.
+    config.auth.absent &= exists;
     Ok(Loaded { config, warnings, file, exists })
 }
 

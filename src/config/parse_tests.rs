@@ -246,16 +246,3 @@ fn without_a_home_a_tilde_is_a_fault() {
     let fault = parse("[paths]\nstate_dir = '~/x'", Path::new("/c.toml"), None).expect_err("there is no home");
     assert_eq!(fault.to_string(), "/c.toml:2: paths.state_dir: \"~/x\" needs HOME, which is not set");
 }
-
-#[test]
-fn without_tokens_it_listens_on_loopback_unless_told_twice() {
-    for (text, expected) in [
-        ("", "127.0.0.1"),
-        ("network.host_bind_ip = '0.0.0.0'", "0.0.0.0"),
-        ("network.host_bind_ip = '0.0.0.0'\nauth.mode = 'none'", "127.0.0.1"),
-        ("network.host_bind_ip = '::1'\nauth.mode = 'none'", "::1"),
-        ("network.host_bind_ip = '0.0.0.0'\nauth = { mode = 'none', insecure_network = true }", "0.0.0.0"),
-    ] {
-        assert_eq!(config(text).listen_ip().to_string(), expected, "{text}");
-    }
-}

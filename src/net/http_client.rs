@@ -93,7 +93,9 @@ impl Client {
     ) -> Result<Answer, ClientFault> {
         let response = match body {
             Some(body) => self.send(method, path, body, Some(timeout), None)?,
-            None => self.send(method, path, (), Some(timeout), None)?,
+            None if method == "GET" => self.send(method, path, (), Some(timeout), None)?,
+            // Without a length ureq would announce chunks, which our server refuses.
+            None => self.send(method, path, "", Some(timeout), None)?,
         };
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config().limit(LARGEST_ANSWER).read_to_vec();

@@ -1,7 +1,7 @@
 //! Whether the Docker daemon answers, as everyone here sees it. Who needs it waits here until it does.
 
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::sys::shutdown::Stop;
 
@@ -18,7 +18,7 @@ pub struct Gate {
 struct Standing {
     /// Err: why it does not answer.
     health: Result<(), String>,
-    /// Counts the changes of `health`.
+    /// Counts the changes of `health`, of which the first answer is one.
     changes: u64,
 }
 
@@ -38,7 +38,7 @@ impl Gate {
     /// It answered, or why it did not; true if that is a change.
     pub fn set(&self, health: Result<(), String>) -> bool {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = standing.health.is_ok() != health.is_ok();
+        let changed = standing.changes == 0 || standing.health.is_ok() != health.is_ok();
         if standing.health != health {
             standing.health = health;
             standing.changes += u64::from(changed);
@@ -95,11 +95,6 @@ impl Gate {
     }
 }
 
-/// Time left until `end`, as a wait.
-pub fn until(end: Option<Instant>) -> Duration {
-    end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -109,7 +104,7 @@ mod tests {
     #[test]
     fn who_waits_goes_on_when_the_daemon_answers() {
         let gate = Arc::new(Gate::new());
-        assert!(gate.set(Err("down".to_owned())) || gate.health().is_err());
+        assert!(gate.set(Err("down".to_owned())), "the first answer is a change");
         let (told, heard) = std::sync::mpsc::channel();
         let waiter = std::thread::spawn({
             let gate = Arc::clone(&gate);
@@ -119,7 +114,7 @@ mod tests {
         assert!(gate.set(Ok(())));
         assert_eq!(waiter.join().expect("no panic"), Ok(()));
         assert!(!gate.set(Ok(())), "no change");
-        assert_eq!(gate.wait_change(0, Duration::MAX), 1);
+        assert_eq!(gate.wait_change(1, Duration::MAX), 2);
     }
 
     #[test]

@@ -70,8 +70,16 @@ struct Held {
     /// It is over: wait for the next one.
     lost: bool,
     closed: bool,
+    /// The registration in which the Host has taken a heartbeat, so that it knows what this node can do now.
+    beaten: u64,
     /// The Host's, as last heard.
     epoch: String,
+}
+
+impl Held {
+    fn is_beaten(&self) -> bool {
+        !self.lost && self.session.number > 0 && self.beaten == self.session.number
+    }
 }
 
 #[derive(DeJson)]
@@ -117,6 +125,27 @@ impl Link {
         let waits = |held: &mut Held| !held.closed && (held.lost || held.session.number == 0);
         let held = self.changed.wait_while(held, waits).unwrap_or_else(PoisonError::into_inner);
         (!held.closed).then(|| held.session.clone())
+    }
+
+    /// Waits for a session in which the Host has taken a heartbeat; None: closed.
+    pub fn session_with_heartbeat(&self) -> Option<Session> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |held: &mut Held| !held.closed && !held.is_beaten();
+        let held = self.changed.wait_while(held, waits).unwrap_or_else(PoisonError::into_inner);
+        (!held.closed).then(|| held.session.clone())
+    }
+
+    /// The same, for `limit` at most.
+    pub fn wait_heartbeat(&self, limit: Duration) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |held: &mut Held| !held.closed && !held.lost && !held.is_beaten();
+        let _passed = self.changed.wait_timeout_while(held, limit, waits).unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// The Host has taken a heartbeat.
+    pub fn beaten(&self, session: &Session) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).beaten = session.number;
+        self.changed.notify_all();
     }
 
     /// The Host does not know this session: true if it was the current one.
@@ -265,5 +294,6 @@ mod tests {
         assert!(!link.lost(&session), "already known");
         link.close();
         assert_eq!(link.session(), None);
+        assert_eq!(link.session_with_heartbeat(), None);
     }
 }

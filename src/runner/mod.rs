@@ -9,29 +9,29 @@ use std::fmt;
 use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
-mod agent;
-mod backoff;
-mod executor;
-mod gate;
-mod holdings;
-mod home;
+pub mod agent;
+pub mod backoff;
+pub mod executor;
+pub mod gate;
+pub mod holdings;
+pub mod home;
 pub mod host_key;
-mod images;
+pub mod images;
 pub mod inventory;
-mod judge;
-mod link;
-mod message;
-mod node;
-mod observed;
-mod order;
-mod record;
+pub mod judge;
+pub mod link;
+pub mod message;
+pub mod node;
+pub mod observed;
+pub mod order;
+pub mod record;
 mod run;
-mod storage;
+pub mod storage;
 pub mod supervise;
-mod talk;
-mod tarball;
-mod watch;
-mod work;
+pub mod talk;
+pub mod tarball;
+pub mod watch;
+pub mod work;
 
 /// Which Host, and with what right.
 #[derive(Clone)]

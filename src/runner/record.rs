@@ -2,6 +2,8 @@
 //!
 //! `tasks/<id>.<attempt>/` holds `record.json`, the `box` that the container reads and the `out` that it writes.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ use super::message::Message;
 use super::node::Node;
 use super::observed::Outbox;
 use super::record::Records;
-use super::talk::{Notice, Talk};
+use super::talk::{DOCKER_CHECK, Notice, Talk};
 use super::{Join, Ready, RunnerFault, inventory, watch};
 use crate::api::node::{Register, Registered};
 use crate::config::Config;
@@ -165,6 +165,7 @@ impl Life<'_> {
                 },
             }
             self.outbox.complete_due();
+            self.link.wait_heartbeat(DOCKER_CHECK);
             info!("registered at {} as node '{}'", self.link.host(), self.identity.hostname);
             ready(&Ready { hostname: self.identity.hostname.to_string(), address: address.to_string() });
             match notices.recv() {

@@ -18,6 +18,8 @@ use crate::{info, warning};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long the first heartbeat waits to hear how Docker does: it answers, or fails, within its own limit of 5 s.
+pub const DOCKER_CHECK: Duration = Duration::from_secs(6);
 
 /// What ends or interrupts the conversation with the Host.
 pub enum Notice {
@@ -84,7 +86,8 @@ impl Talk {
     /// Reports what the Host has still to hear, until it has stored it.
     pub fn report(&self, tell: &Sender<Message>) {
         let mut mood = Mood::new("reports");
-        while let Some(session) = self.link.session() {
+        // The first inventory opens this node for tasks: by then the Host is to know whether Docker answers.
+        while let Some(session) = self.link.session_with_heartbeat() {
             let Some(batch) = self.outbox.next() else { return };
             match self.link.observed(&session, batch.complete, batch.tasks.clone()) {
                 Ok(answer) => {
@@ -106,7 +109,7 @@ impl Talk {
     /// Sends the heartbeat every interval, and at once when Docker's health changes.
     pub fn heartbeat(&self, node: &Node, gpus: &Watch, sampler: &mut Sampler) {
         let mut mood = Mood::new("heartbeats");
-        let mut seen = 0;
+        let mut seen = node.gate.wait_change(0, DOCKER_CHECK);
         while let Some(session) = self.link.session() {
             let beat = Heartbeat {
                 session: session.id.clone(),
@@ -117,6 +120,7 @@ impl Talk {
             match self.link.heartbeat(&beat) {
                 Ok(answer) => {
                     self.went_well(&mut mood, &answer.host_epoch);
+                    self.link.beaten(&session);
                     seen = node.gate.wait_change(seen, self.interval);
                 }
                 Err(fault) => self.went_badly(&mut mood, &session, fault),

@@ -161,7 +161,7 @@ fn listen_for_events(host: &Arc<Host>, task: &TaskRef, sender: &Sender<Wake>) ->
     let (host, sender, flows, id) = (Arc::clone(host), sender.clone(), Arc::clone(&flowing), task.to_string());
     let started = thread::spawn("events", move || {
         loop {
-            if let Ok((200, stream)) = host.client().stream("/events", SILENCE) {
+            if let Ok((200, stream)) = host.client().stream(&format!("/events?task={id}"), SILENCE) {
                 flows.store(true, Ordering::Relaxed);
                 let mut lines = BufReader::new(stream);
                 let mut line = Vec::new();

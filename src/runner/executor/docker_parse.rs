@@ -1,5 +1,7 @@
 //! What `docker` prints, read into types. Pure; tested with what docker 20.10 really said.
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use std::collections::BTreeMap;
 
 use nanoserde::DeJson;
