@@ -27,6 +27,9 @@ pub struct Program {
     pub deadline: Duration,
     /// How many bytes of each of stdout and stderr are kept (of stderr the last ones); the rest is read and dropped.
     pub keep: usize,
+    /// It is killed when the thread that runs it ends, also by SIGKILL of our process. For what would else wait for ever
+    /// for something to say (`docker events`).
+    pub dies_with_us: bool,
 }
 
 impl fmt::Debug for Program {
@@ -50,6 +53,7 @@ impl Program {
             stdin: Vec::new(),
             deadline,
             keep: 1 << 20,
+            dies_with_us: false,
         }
     }
 
@@ -157,6 +161,24 @@ pub(super) fn prepare(argv: &[String], env: &[(String, String)]) -> Result<Comma
     // plain system call), and no memory is allocated.
     unsafe { command.pre_exec(start_clean) };
     Ok(command)
+}
+
+/// Has the child killed when the thread that starts it ends.
+fn die_with_us(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: as in `prepare`; the closure owns a number and nothing else.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before that: then nobody would send the signal.
+            if u32::try_from(libc::getppid()) != Ok(parent) {
+                libc::_exit(255);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// In the child: our own threads block signals and ignore some, and we may have inherited descriptors that are not marked

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{CommandFault, Program, cannot_start, prepare};
+use super::{CommandFault, Program, cannot_start, die_with_us, prepare};
 use crate::sys::shutdown::{self, Stop};
 
 /// How long output is still read after the program itself has ended: a process that it left behind may hold the pipe open
@@ -48,6 +48,9 @@ pub(super) fn run(
 ) -> Result<Ended, CommandFault> {
     let argv = &program.argv;
     let mut command = prepare(argv, &program.env)?;
+    if program.dies_with_us {
+        die_with_us(&mut command);
+    }
     let needs_input = !matches!(feed, Feed::Bytes([]));
     command
         .process_group(0)
