@@ -159,6 +159,23 @@ pub(super) fn prepare(argv: &[String], env: &[(String, String)]) -> Result<Comma
     Ok(command)
 }
 
+/// The child is killed when the thread that starts it ends, so also when this process is killed. Only for a child that this
+/// thread waits for.
+pub(super) fn die_with_us(command: &mut Command) {
+    let parent = std::process::id();
+    let ask = move || {
+        // SAFETY: two plain system calls, which are async-signal-safe; nothing is allocated.
+        let (set, now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It was too late to ask: the parent has ended already.
+        if u32::try_from(now) == Ok(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+    };
+    // SAFETY: as above; what it captures is a number.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// In the child: our own threads block signals and ignore some, and we may have inherited descriptors that are not marked
 /// to be closed. None of it may reach a foreign program.
 fn start_clean() -> io::Result<()> {

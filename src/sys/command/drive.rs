@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{CommandFault, Program, cannot_start, prepare};
+use super::{CommandFault, Program, cannot_start, die_with_us, prepare};
 use crate::sys::shutdown::{self, Stop};
 
 /// How long output is still read after the program itself has ended: a process that it left behind may hold the pipe open
@@ -54,6 +54,10 @@ pub(super) fn run(
         .stdin(if needs_input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if stop.is_some() {
+        // A program that is listened to (`docker events`) may never write again: without us nothing would end it.
+        die_with_us(&mut command);
+    }
     let mut child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
     let streams = Streams {
         stdin: child.stdin.take(),
