@@ -201,6 +201,10 @@ fn a_vps_that_was_killed_while_its_runner_was_away_is_stopped_when_it_returns() 
     let mut cluster = Cluster::host_and_runner(Settings::default());
     let id = cluster.submit(&[]);
     cluster.kill9("runner-a");
+    wait::until("what listens for the dead Runner ends too", SOON, || {
+        let left = processes_naming(&cluster.node("a"));
+        if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+    });
     cluster.cli(&["vps", "kill", &id]).ok();
     let record = cluster.status(&id);
     assert_eq!(
@@ -233,8 +237,7 @@ fn a_runner_that_lost_its_state_directory_finds_its_containers_again() {
     let id = cluster.submit(&[]);
     let container = cluster.container(&id);
     cluster.kill9("runner-a");
-    let state = cluster.dir.join("runner").join(cluster.node("a"));
-    std::fs::remove_dir_all(state.join("tasks")).unwrap();
+    std::fs::remove_dir_all(cluster.dir.join("runner").join(cluster.node("a"))).unwrap();
     cluster.start_runner("a");
     wait::until("it is found again", SOON, || {
         let record = cluster.status(&id);
@@ -244,4 +247,12 @@ fn a_runner_that_lost_its_state_directory_finds_its_containers_again() {
     cluster.cli(&["vps", "kill", &id]).ok();
     cluster.await_status(&id, "killed");
     cluster.await_no_container(&id);
+}
+
+/// The command lines of all processes that have this word in theirs.
+fn processes_naming(word: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(word)).collect()
 }
