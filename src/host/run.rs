@@ -186,3 +186,97 @@ fn own_names(config: &Config) -> Vec<String> {
     let machine = process::hostname(Path::new("/")).ok();
     machine.into_iter().chain([config.network.host_reachable_address.clone()]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::net::http_client::Client;
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn config() -> (Folder, Config) {
+        let folder = std::env::temp_dir().join(format!("hakuriver-host-{}", random::hex(8)));
+        let mut config = crate::config::defaults(&folder);
+        config.network.host_port = 0;
+        config.network.host_ssh_proxy_port = 0;
+        (Folder(folder), config)
+    }
+
+    /// Runs a Host until `work` is done with it.
+    fn with_host(config: &Config, work: impl FnOnce(&Ready)) {
+        let (stop, told) = (Stop::new(), mpsc::channel());
+        std::thread::scope(|scope| {
+            let (inner, tell) = (stop.clone(), told.0);
+            let host = scope.spawn(move || run(config, &inner, &mut |ready| tell.send(ready.clone()).expect("told")));
+            let ready = told.1.recv_timeout(Duration::from_secs(20)).expect("ready");
+            work(&ready);
+            stop.set();
+            host.join().expect("ended").expect("a clean end");
+        });
+    }
+
+    #[test]
+    fn a_host_starts_from_nothing_serves_and_stops_cleanly_twice() {
+        let (folder, config) = config();
+        let mut clusters = Vec::new();
+        for _ in 0..2 {
+            with_host(&config, |ready| {
+                let token = fs::read_to_string(folder.0.join("token")).expect("token");
+                let client = Client::new(&format!("http://{}", ready.api), Some(token.trim()));
+                let call = |path| client.call("GET", path, None, Duration::from_secs(10)).expect("answer");
+                assert_eq!((call("/nodes").status, call("/api/nodes").body), (200, b"[]".to_vec()));
+                clusters.push(call("/version").body);
+                let fault = Store::open(&config.db_file).expect_err("in use").to_string();
+                assert!(fault.contains("another Host"), "{fault}");
+            });
+        }
+        assert_eq!(clusters[0], clusters[1], "the cluster is the same after a restart");
+        for made in ["shared/shared_data", "shared/.hakuriver-cluster", "node-token", "cluster.db"] {
+            assert!(folder.0.join(made).exists(), "{made}");
+        }
+        assert!(config.docker.container_dir.is_dir());
+        // A shared directory of another cluster is not taken over.
+        fs::write(folder.0.join("shared/.hakuriver-cluster"), "other\n").expect("write");
+        let fault = run(&config, &Stop::new(), &mut |_| ()).expect_err("refused").0;
+        assert!(fault.contains("belongs to cluster other"), "{fault}");
+    }
+
+    #[test]
+    fn without_tokens_only_loopback_is_listened_on_unless_asked_for() {
+        let (_folder, mut config) = config();
+        let all = IpAddr::from([0, 0, 0, 0]);
+        config.network.host_bind_ip = all;
+        assert_eq!(bind_address(&config), all);
+        config.auth.mode = AuthMode::None;
+        assert!(bind_address(&config).is_loopback());
+        config.auth.insecure_network = true;
+        assert_eq!(bind_address(&config), all);
+    }
+
+    #[test]
+    fn a_mount_point_that_is_not_there_is_not_made() {
+        let (folder, mut config) = config();
+        make_dir(&folder.0).expect("folder");
+        config.paths.state_dir = folder.0.join("state");
+        config.paths.shared_dir = folder.0.join("mnt");
+        let fault = prepare_shared(&config, "cluster").expect_err("refused").0;
+        assert!(fault.contains("paths.shared_dir") && !folder.0.join("mnt").exists(), "{fault}");
+    }
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = taken.local_addr().expect("bound").port();
+        let fault = bind(IpAddr::from([127, 0, 0, 1]), port, "network.host_port").expect_err("taken").0;
+        assert!(fault.contains(&port.to_string()) && fault.contains("network.host_port"), "{fault}");
+    }
+}

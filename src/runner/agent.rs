@@ -399,26 +399,13 @@ impl Agent {
                 task.deaths.pop_front();
             }
             let due = task.look.is_some_and(|look| look <= now);
-            let job = match &task.record.phase {
-                Phase::Ended(_) => None,
-                _ if task.record.stopping => Some(Job::Stop),
-                Phase::Starting { .. } if task.record.container.is_some() && due => {
-                    Some(Job::Look { patience_over: false })
-                }
-                Phase::Starting { .. } => self.wanted.as_ref().and_then(|wanted| {
-                    let wanted = wanted.get(&id).filter(|wanted| wanted.attempt == task.record.attempt)?;
-                    (wanted.want != Want::Stop).then(|| Job::Start(Box::new(wanted.order.clone())))
-                }),
-                Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => {
-                    task.deaths.clear();
-                    Some(Job::GiveUp)
-                }
-                Phase::Running { .. } | Phase::Paused => due.then(|| Job::Look {
-                    patience_over: task.between.is_some_and(|since| now.duration_since(since) > PATIENCE),
-                }),
-            };
+            let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
+            let job = own_job(task, wanted, due, now);
             if due {
                 task.look = None;
+            }
+            if matches!(job, Some(Job::GiveUp)) {
+                task.deaths.clear();
             }
             if let Some(job) = job {
                 self.start(id, job);
@@ -538,6 +525,24 @@ impl Task {
     }
 }
 
+/// What follows from a task itself, whatever else the list says of it. `due`: it is time to look at its container.
+fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Instant) -> Option<Job> {
+    match &task.record.phase {
+        Phase::Ended(_) => None,
+        // It was begun before this process was started, or could not be finished.
+        _ if task.record.stopping => Some(Job::Stop),
+        Phase::Starting { .. } if task.record.container.is_some() && due => Some(Job::Look { patience_over: false }),
+        Phase::Starting { .. } => {
+            let wanted = wanted.filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
+            Some(Job::Start(Box::new(wanted.order.clone())))
+        }
+        Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
+        Phase::Running { .. } | Phase::Paused => due.then(|| Job::Look {
+            patience_over: task.between.is_some_and(|since| now.duration_since(since) > PATIENCE),
+        }),
+    }
+}
+
 fn kind(job: &Job) -> Kind {
     match job {
         Job::Start(_) => Kind::Start,
@@ -583,3 +588,6 @@ fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Record {
         ..Record::new(container.labels.task, container.labels.attempt, &container.labels.kind, boot_id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use crate::domain::cpuset::CpuSet;
 use crate::domain::ids::TaskId;
 use crate::domain::node::Inventory;
 use crate::domain::pinning::{PinRequest, Pinned, pin};
+use crate::sys::random;
 
 /// Shared by all operations, so that two of them never take the same.
 #[derive(Debug, Default)]
@@ -36,17 +37,24 @@ impl Holdings {
     }
 
     /// Takes a port out of `range` (both ends included) that nothing listens on at `address`, and that no other task
-    /// holds. What the task held before is let go.
+    /// holds; the one that the task had before, if that is free. `refused`: the port that Docker has just refused.
     ///
     /// # Errors
     /// One sentence: all are taken.
-    pub fn take_port(&self, task: TaskId, range: (u16, u16), address: IpAddr) -> Result<u16, String> {
+    pub fn take_port(
+        &self,
+        task: TaskId,
+        range: (u16, u16),
+        address: IpAddr,
+        refused: Option<u16>,
+    ) -> Result<u16, String> {
         let mut held = self.lock();
         let before = held.ports.remove(&task);
-        let from = before.and_then(|port| port.checked_add(1)).or(held.next_port);
+        // Another Runner on this machine may be after the same ports: going on from here, both would clash at each.
+        let from = refused.map(|_| random_port(range)).or(before).or(held.next_port);
         let free = |port: u16| TcpListener::bind(SocketAddr::new(address, port)).is_ok();
         let port = candidates(range, from)
-            .find(|port| !held.ports.values().any(|other| other == port) && free(*port))
+            .find(|port| Some(*port) != refused && !held.ports.values().any(|other| other == port) && free(*port))
             .ok_or_else(|| {
                 format!(
                     "no VPS port is free on {address}: all of {}-{} (network.vps_ports) are taken, or the address is not \
@@ -91,6 +99,12 @@ impl Holdings {
     }
 }
 
+fn random_port((first, last): (u16, u16)) -> u16 {
+    let random = u32::from_le_bytes(random::bytes());
+    let port = u32::from(first) + random % (u32::from(last.max(first)) - u32::from(first) + 1);
+    u16::try_from(port).expect("it is not above `last`")
+}
+
 /// All ports of the range, beginning with `from` if that is one of them.
 fn candidates((first, last): (u16, u16), from: Option<u16>) -> impl Iterator<Item = u16> {
     let from = from.filter(|from| (first..=last).contains(from)).unwrap_or(first);
@@ -120,12 +134,12 @@ mod tests {
         let (_taken, range) = range();
         let holdings = Holdings::default();
         let task = TaskId::from_u64;
-        assert_eq!(holdings.take_port(task(1), range, LOCAL), Ok(range.0));
-        assert_eq!(holdings.take_port(task(2), range, LOCAL), Ok(range.1), "the one between listens");
-        let fault = holdings.take_port(task(3), range, LOCAL).expect_err("all are taken");
+        assert_eq!(holdings.take_port(task(1), range, LOCAL, None), Ok(range.0));
+        assert_eq!(holdings.take_port(task(2), range, LOCAL, None), Ok(range.1), "the one between listens");
+        let fault = holdings.take_port(task(3), range, LOCAL, None).expect_err("all are taken");
         assert!(fault.contains("network.vps_ports"), "{fault}");
         holdings.release(task(1));
-        assert_eq!(holdings.take_port(task(3), range, LOCAL), Ok(range.0));
+        assert_eq!(holdings.take_port(task(3), range, LOCAL, None), Ok(range.0));
     }
 
     #[test]
@@ -133,8 +147,18 @@ mod tests {
         let (_taken, range) = range();
         let holdings = Holdings::default();
         let task = TaskId::from_u64(1);
-        assert_eq!(holdings.take_port(task, range, LOCAL), Ok(range.0));
-        assert_eq!(holdings.take_port(task, range, LOCAL), Ok(range.1));
+        assert_eq!(holdings.take_port(task, range, LOCAL, None), Ok(range.0));
+        assert_eq!(holdings.take_port(task, range, LOCAL, None), Ok(range.0), "its own is as good as before");
+        assert_eq!(holdings.take_port(task, range, LOCAL, Some(range.0)), Ok(range.1), "but not if Docker refused it");
+        assert!(holdings.take_port(task, (range.0, range.0), LOCAL, Some(range.0)).is_err());
+    }
+
+    #[test]
+    fn a_random_port_is_one_of_the_range() {
+        for range in [(30_000, 30_002), (65_535, 65_535), (1, 65_535)] {
+            let port = random_port(range);
+            assert!((range.0..=range.1).contains(&port), "{port} of {range:?}");
+        }
     }
 
     #[test]

@@ -235,8 +235,13 @@ impl Records {
             let file = path.join(FILE);
             let record = match file::read_foreign(&file, 1 << 20) {
                 Ok(text) => self.decode(&text).map_err(|fault| format!("{}: {fault}", file.display())),
-                // Made, and not yet written: nothing was started.
-                Err(fault) if fault.kind() == io::ErrorKind::NotFound => continue,
+                // Made, and not yet written; or removed but for its folder. Nothing was started.
+                Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
+                    if let Err(fault) = fs::remove_dir_all(&path) {
+                        found.warnings.push(format!("cannot remove {}: {fault}", path.display()));
+                    }
+                    continue;
+                }
                 Err(fault) => Err(fault.to_string()),
             };
             match record {
@@ -420,6 +425,16 @@ mod tests {
         let found = records.load().expect("it can be listed");
         assert_eq!(found.records.iter().map(|record| record.attempt.0).collect::<Vec<_>>(), [11]);
         assert_eq!(fs::read_dir(scratch.path()).expect("it is there").count(), 1);
+    }
+
+    #[test]
+    fn a_folder_without_a_record_is_swept_away() {
+        let scratch = Scratch::new();
+        let records = Records::open(scratch.path(), "c1").expect("it can be made");
+        fs::create_dir_all(scratch.path().join("7.1/box")).expect("it can be made");
+        let found = records.load().expect("it can be listed");
+        assert!(found.records.is_empty() && found.warnings.is_empty(), "{found:?}");
+        assert!(!scratch.path().join("7.1").exists());
     }
 
     #[test]

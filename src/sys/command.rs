@@ -27,6 +27,9 @@ pub struct Program {
     pub deadline: Duration,
     /// How many bytes of each of stdout and stderr are kept (of stderr the last ones); the rest is read and dropped.
     pub keep: usize,
+    /// It is killed when the thread that runs it ends, also by SIGKILL of our process. For what would else wait for ever
+    /// for something to say (`docker events`).
+    pub dies_with_us: bool,
 }
 
 impl fmt::Debug for Program {
@@ -50,6 +53,7 @@ impl Program {
             stdin: Vec::new(),
             deadline,
             keep: 1 << 20,
+            dies_with_us: false,
         }
     }
 
@@ -159,21 +163,22 @@ pub(super) fn prepare(argv: &[String], env: &[(String, String)]) -> Result<Comma
     Ok(command)
 }
 
-/// The child is killed when the thread that starts it ends, so also when this process is killed. Only for a child that this
-/// thread waits for.
-pub(super) fn die_with_us(command: &mut Command) {
+/// Has the child killed when the thread that starts it ends.
+fn die_with_us(command: &mut Command) {
     let parent = std::process::id();
-    let ask = move || {
-        // SAFETY: two plain system calls, which are async-signal-safe; nothing is allocated.
-        let (set, now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
-        if set != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // It was too late to ask: the parent has ended already.
-        if u32::try_from(now) == Ok(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
-    };
-    // SAFETY: as above; what it captures is a number.
-    unsafe { command.pre_exec(ask) };
+    // SAFETY: as in `prepare`; the closure owns a number and nothing else.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before that: then nobody would send the signal.
+            if u32::try_from(libc::getppid()) != Ok(parent) {
+                libc::_exit(255);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// In the child: our own threads block signals and ignore some, and we may have inherited descriptors that are not marked

@@ -18,7 +18,7 @@ use super::{args, output};
 use crate::api::public::TaskRecord;
 use crate::config::{Loaded, address};
 use crate::domain::ids::TaskId;
-use crate::domain::state::State;
+use crate::domain::state::{State, Want};
 use crate::sys::command;
 
 /// Open a shell in a running VPS, through the Host. Everything after TASK_ID goes to the system's ssh; its exit status is this
@@ -168,20 +168,25 @@ fn check(record: &TaskRecord, print_config: bool) -> Result<(), Fault> {
     let reason = record.error_message.as_ref().or(record.reason.as_ref());
     let because = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
     let node = record.assigned_node.as_deref().unwrap_or("-");
-    let refused = match State::from_word(status) {
-        Some(State::Running) => None,
-        Some(State::Paused) if print_config => None,
-        Some(State::Paused) => Some(format!("resume it with 'hakuriver vps command {id} resume'")),
-        Some(State::Pending | State::Assigning) => {
+    let refused = match (State::from_word(status), Want::from_word(&record.want)) {
+        // A frozen sshd would only hang, and one that is being ended not last.
+        (Some(State::Running), Some(Want::Pause)) if !print_config => {
+            Some(format!("it is being paused; resume it with 'hakuriver vps command {id} resume'"))
+        }
+        (Some(State::Running), Some(Want::Stop)) => Some("it is being killed".to_owned()),
+        (Some(State::Running), _) => None,
+        (Some(State::Paused), _) if print_config => None,
+        (Some(State::Paused), _) => Some(format!("resume it with 'hakuriver vps command {id} resume'")),
+        (Some(State::Pending | State::Assigning), _) => {
             Some(format!("connect when it is running; see 'hakuriver client status {id}'"))
         }
-        Some(State::Lost) => Some(format!("its node '{node}' is silent; see 'hakuriver client nodes'")),
-        Some(State::Completed | State::Failed | State::Killed | State::KilledOom) | None => {
+        (Some(State::Lost), _) => Some(format!("its node '{node}' is silent; see 'hakuriver client nodes'")),
+        (Some(State::Completed | State::Failed | State::Killed | State::KilledOom) | None, _) => {
             Some("submit another with 'hakuriver vps submit'".to_owned())
         }
     };
     match refused {
-        Some(next) => Err(Fault::Refused(format!("VPS {id} is not running: it is {status}{because}\n{next}"))),
+        Some(next) => Err(Fault::Refused(format!("no SSH to VPS {id}: it is {status}{because}\n{next}"))),
         None if record.host_keys.is_empty() => Err(Fault::Refused(format!(
             "VPS {id} has no host keys yet, so it cannot be told from another machine; try again"
         ))),

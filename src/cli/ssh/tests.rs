@@ -79,8 +79,13 @@ fn only_a_running_vps_is_connected_to() {
     ] {
         let fault = check(&record(status), false).expect_err(status);
         let text = fault.message().unwrap_or_default();
-        assert!(text.starts_with(&format!("VPS 42 is not running: it is {status}\n")) && text.contains(next), "{text}");
+        assert!(text.starts_with(&format!("no SSH to VPS 42: it is {status}\n")) && text.contains(next), "{text}");
         assert_eq!(fault.status(), 1);
+    }
+    for (want, next) in [("pause", "it is being paused; resume it"), ("stop", "it is being killed")] {
+        let wanted = TaskRecord { want: want.into(), ..record("running") };
+        let fault = check(&wanted, false).expect_err(want);
+        assert!(fault.message().is_some_and(|text| text.contains(next)), "{fault:?}");
     }
     let with_error = TaskRecord { error_message: Some("no sshd".into()), ..record("failed") };
     assert!(

@@ -80,6 +80,8 @@ pub(super) struct Node {
     pub(super) unknown: Arc<BTreeSet<TaskId>>,
     /// How often it was asked for a complete inventory since the Host started; part of the epoch it is told.
     pub(super) calls_for_inventory: u64,
+    /// Tasks that its last complete inventory lacked although they were seen there: gone if the next one lacks them too.
+    pub(super) suspects: BTreeSet<TaskId>,
     /// Grows whenever its list of tasks changes.
     pub(super) version: u64,
     pub(super) signal: Arc<Signal>,
@@ -102,6 +104,7 @@ impl Node {
             conditions: None,
             unknown: Arc::default(),
             calls_for_inventory: 0,
+            suspects: BTreeSet::new(),
             version: 1,
             signal: Arc::new(Signal::starting_at(1)),
             tasks: BTreeSet::new(),

@@ -78,6 +78,7 @@ impl Core {
         if new_session {
             node.present = false;
             node.conditions = None;
+            node.suspects.clear();
             node.unknown = Arc::default();
             // Wakes a poll of the session before, which then learns that it is over.
             node.version += 1;

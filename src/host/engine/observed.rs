@@ -108,11 +108,17 @@ impl Core {
     }
 
     /// What a complete inventory lacks.
+    ///
+    /// A task that was seen there before is gone only when two inventories in a row lack it, the second one asked for
+    /// after the first: a single one may be a late copy of a call that its sender has given up, older than what it has
+    /// reported since.
     fn take_absences(&mut self, name: &NodeName, snapshot: &Snapshot, now: Now) -> Result<(), StoreFault> {
-        let Some(node) = self.nodes.get(name) else { return Ok(()) };
+        let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
         let seen: BTreeSet<TaskId> = snapshot.tasks.iter().map(|seen| seen.id).collect();
         let absent: Vec<TaskId> = node.tasks.difference(&seen).copied().collect();
+        let suspected = std::mem::take(&mut node.suspects);
         let first_of_session = !node.record.inventoried;
+        let mut suspects = BTreeSet::new();
         for id in absent {
             let Some(live) = self.tasks.get(&id) else { continue };
             let standing = &live.task.standing;
@@ -120,6 +126,10 @@ impl Core {
                 // Nothing was in flight to it: the session got none of these before this inventory.
                 State::Assigning if first_of_session => (Event::NeverStarted, "not started on its node"),
                 State::Running | State::Paused | State::Lost if standing.rev > 0 => {
+                    if !suspected.contains(&id) {
+                        suspects.insert(id);
+                        continue;
+                    }
                     (Event::Missing, "missing on its node")
                 }
                 // Not seen there yet: the list still has it.
@@ -136,6 +146,11 @@ impl Core {
             node.record = Arc::new(record);
             // The list was held back until now.
             node.version += 1;
+        }
+        if !suspects.is_empty() {
+            // Another epoch makes the node send everything once more.
+            node.calls_for_inventory += 1;
+            node.suspects = suspects;
         }
         if !node.present {
             node.present = true;

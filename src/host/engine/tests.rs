@@ -375,6 +375,14 @@ fn what_a_complete_inventory_lacks_though_it_was_seen_has_an_unknown_result() {
     bench.kill(killed).expect("kill");
     bench.observe("n1", &session, false, Vec::new());
     assert_eq!(bench.state(gone), State::Running, "absence from a part says nothing");
+    let epoch = bench.beat("n1", &session).expect("heartbeat");
+    bench.observe("n1", &session, true, Vec::new());
+    assert_eq!(bench.state(gone), State::Running, "one inventory may be a late copy of an old call");
+    assert_ne!(bench.beat("n1", &session).expect("heartbeat"), epoch, "so the node is asked once more");
+    let alive = [seen(gone, 1, Observation::Running), seen(killed, 1, Observation::Running)];
+    bench.observe("n1", &session, true, alive.into());
+    bench.observe("n1", &session, true, Vec::new());
+    assert_eq!(bench.state(gone), State::Running, "it was there in between");
     bench.observe("n1", &session, true, Vec::new());
     assert_eq!((bench.state(gone), bench.state(killed)), (State::Failed, State::Killed));
     assert!(bench.task(gone).standing.note.expect("why").contains("unknown"));

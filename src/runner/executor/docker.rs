@@ -184,7 +184,8 @@ impl Docker {
     /// Tells `each` what happens to our containers from `since` (seconds since 1970) on, until the stream ends or `stop`
     /// is set. The answer says why it ended.
     pub fn follow(&self, since: u64, stop: &Stop, each: &mut dyn FnMut(DockerEvent)) -> String {
-        let program = self.program(docker_args::events(&self.owner, since), Duration::MAX);
+        let mut program = self.program(docker_args::events(&self.owner, since), Duration::MAX);
+        program.dies_with_us = true;
         let ended = program.lines(stop, &mut |line| {
             if let Some(event) = event(line) {
                 each(event);
@@ -228,8 +229,10 @@ impl Docker {
             Err(fault @ CommandFault::CannotStart { .. }) => {
                 return Err(DockerFault { kind: Complaint::Down, text: fault.to_string(), timed_out: false });
             }
-            Err(fault @ CommandFault::TimedOut { .. }) => {
-                return Err(DockerFault { kind: Complaint::Down, text: fault.to_string(), timed_out: true });
+            Err(CommandFault::TimedOut { argv, after, .. }) => {
+                let verb = argv.get(1).map_or("", String::as_str);
+                let text = format!("'{} {verb}' did not answer within {} s", self.command, after.as_secs());
+                return Err(DockerFault { kind: Complaint::Down, text, timed_out: true });
             }
             Err(fault @ CommandFault::Failed { .. }) => {
                 return Err(DockerFault { kind: Complaint::Other, text: fault.to_string(), timed_out: false });

@@ -172,14 +172,18 @@ impl Work {
         let mut run = self.run_of(order, image)?;
         let mut tries = 0;
         let mut clashes = 0;
+        let mut refused = None;
         loop {
             // Before each call, and not only the first: it may have waited for Docker.
             if self.cancel.is_set() {
                 return Err(Halt::Cancelled);
             }
             let address = run.address;
-            run.port =
-                self.node.holdings.take_port(self.record.task, self.node.limits.vps_ports, address).map_err(over)?;
+            run.port = self
+                .node
+                .holdings
+                .take_port(self.record.task, self.node.limits.vps_ports, address, refused)
+                .map_err(over)?;
             self.record.port = Some(run.port);
             self.record.launched = true;
             self.record.phase = Phase::Starting { progress: Some("starting its container".to_owned()) };
@@ -194,6 +198,7 @@ impl Work {
             match fault.kind {
                 Complaint::PortTaken if tries < PORT_TRIES => {
                     tries += 1;
+                    refused = Some(run.port);
                     self.remove(Self::waiting)?;
                 }
                 Complaint::NoSuchImage if tries < PORT_TRIES => {

@@ -48,16 +48,15 @@ pub(super) fn run(
 ) -> Result<Ended, CommandFault> {
     let argv = &program.argv;
     let mut command = prepare(argv, &program.env)?;
+    if program.dies_with_us {
+        die_with_us(&mut command);
+    }
     let needs_input = !matches!(feed, Feed::Bytes([]));
     command
         .process_group(0)
         .stdin(if needs_input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if stop.is_some() {
-        // A program that is listened to (`docker events`) may never write again: without us nothing would end it.
-        die_with_us(&mut command);
-    }
     let mut child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
     let streams = Streams {
         stdin: child.stdin.take(),

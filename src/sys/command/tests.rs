@@ -185,3 +185,21 @@ fn messages_are_short() {
     let secret = Program { env: vec![("TOKEN".into(), "hidden".into())], ..program(&["true"]) };
     assert!(!format!("{secret:?}").contains("hidden"));
 }
+
+#[test]
+fn what_dies_with_us_is_killed_when_its_thread_ends() {
+    // The thread that starts a program stands for our process here: the signal is tied to it.
+    let mut tied = sh("exec sleep 1000");
+    tied.dies_with_us = true;
+    let (send, pid) = std::sync::mpsc::channel();
+    let starter = std::thread::spawn(move || {
+        let mut command = prepare(&tied.argv, &[]).expect("there is a program");
+        die_with_us(&mut command);
+        let child = command.spawn().expect("sh is there");
+        send.send(child).expect("the test listens");
+    });
+    let mut child = pid.recv().expect("it was started");
+    starter.join().expect("no panic");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.signal(), Some(9));
+}
