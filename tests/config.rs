@@ -119,7 +119,7 @@ fn a_file_of_0_3_is_accepted_and_the_lines_its_clients_need_are_printed() {
     cluster.start_host();
     crate::wait::until("the lines are printed", SOON, || {
         let log = cluster.log("host");
-        if log.contains("mode = \"none\"") && log.contains("insecure_network") { Ok(()) } else { Err(log) }
+        if log.contains("auth.mode = \"none\"") && log.contains("insecure_network") { Ok(()) } else { Err(log) }
     });
     assert_eq!(http::call(cluster.api, "GET", "/nodes", None, None).status, 401, "token mode all the same");
 }
