@@ -18,22 +18,32 @@ say() { printf 'test-image: %s\n' "$*" >&2; }
 work=
 trap 'if [ -n "$work" ]; then rm -rf "$work"; fi' EXIT
 
-# The machine's own mirror, so that a proxy or a local mirror is used where one is configured.
-mirror() {
-    local uri
-    uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-        sed -nE 's/^(URIs:|deb +(\[[^]]*\] +)?)[ ]*([a-z]+:\/\/[^ ]*\/debian)\/?( .*)?$/\3/p' | head -n 1)
-    echo "${uri:-http://deb.debian.org/debian}"
+# The machine's own apt sources, those of its distribution: its release, and its mirror where one is configured.
+sources() {
+    local file found=()
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+        # Third parties' repositories have neither `main` nor anything that the image needs.
+        if grep -Eqs '^[^#]*\bmain\b' "$file" && grep -Eqs '^[^#]*/(debian|ubuntu)\b' "$file"; then found+=("$file"); fi
+    done
+    [ ${#found[@]} -gt 0 ] || {
+        say "no apt source of this machine's distribution in /etc/apt/sources.list and /etc/apt/sources.list.d"
+        return 1
+    }
+    printf '%s\n' "${found[@]}"
 }
 
 rootfs_sshd() {
+    local release files
+    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")
+    files=$(sources)
+    mapfile -t files <<<"$files"
     # Documentation and translations are half of the size, and nobody reads them in a test.
     mmdebstrap --quiet --mode=root --variant=minbase --include=openssh-server,rsync \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='rm -f "$1"/etc/ssh/ssh_host_*' \
         --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
-        bookworm "$1" "deb $(mirror) bookworm main"
+        "$release" "$1" "${files[@]}"
 }
 
 rootfs_bare() {

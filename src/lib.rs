@@ -59,9 +59,10 @@ fn be(invocation: &Invocation) -> u8 {
         Role::Supervise => be_supervisor(invocation),
         _ => cli::run(invocation),
     };
-    match done {
-        Ok(()) => DONE,
-        Err(fault) => fault.report(),
+    match (done, output::lost()) {
+        (Ok(()) | Err(Fault::Status(DONE)), None) => DONE,
+        (Ok(()) | Err(Fault::Status(DONE)), Some(reason)) => Fault::Refused(reason.to_owned()).report(),
+        (Err(fault), _) => fault.report(),
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &UpArgs, named: Option<&Path>) -> Result<(), Fault> {
             // Nobody waits for it any more when the process is about to end.
             let _waiting = host_is_ready.send(ready.clone());
         };
-        serve_host(&config, stop, &mut ready).map_err(|fault| with_port_hint(&fault))
+        serve_host(&config, stop, &mut ready).map_err(|fault| with_hint(&fault))
     });
     let runner: Part = Box::new(move |stop| {
         // An error here is the end of the Host, which says itself why.
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &UpArgs, named: Option<&Path>) -> Result<(), Fault> {
 }
 
 fn serve_runner(loaded: &Loaded, listening: &host::Ready, stop: &Stop) -> Result<(), String> {
-    let config = &loaded.config;
+    let config = beside_host(&loaded.config);
     // The Host has made the token by now, if there was none.
     let node_token = config.auth.token(Bearer::Node).map_err(|fault| fault.to_string())?;
     let join = runner::Join { host: own_api(listening), node_token };
@@ -48,7 +48,15 @@ fn serve_runner(loaded: &Loaded, listening: &host::Ready, stop: &Stop) -> Result
             announce(loaded, listening, &ready.hostname);
         }
     };
-    runner::run(config, &join, stop, &mut ready).map_err(|fault| fault.to_string())
+    runner::run(&config, &join, stop, &mut ready).map_err(|fault| fault.to_string())
+}
+
+/// The configuration of a Runner on the Host's own machine: its VPS answer there on loopback alone, and so they can still
+/// be reached when the Host listens elsewhere later. (A container's address is that of its creation.)
+fn beside_host(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.network.runner_address.get_or_insert(IpAddr::from([127, 0, 0, 1]));
+    config
 }
 
 /// Where this machine's own Runner reaches the Host.
@@ -90,10 +98,12 @@ fn join_address(listening: &host::Ready) -> String {
     address::join(&address.unwrap_or_else(|| ip.to_string()), listening.api.port())
 }
 
-/// A port that is taken has a way out.
-fn with_port_hint(fault: &str) -> String {
+/// A port or a database that is taken has a way out.
+fn with_hint(fault: &str) -> String {
     if fault.contains("in use") {
-        format!("{fault}\nwith 'hakuriver up': --port N --ssh-port N (0: the system chooses)")
+        format!("{fault}\nor choose others here: hakuriver up --port N --ssh-port N (0: the system chooses)")
+    } else if fault.starts_with("another Host is running") {
+        format!("{fault}\nor begin another cluster: hakuriver up --state-dir DIR --port 0 --ssh-port 0")
     } else {
         fault.to_owned()
     }
@@ -214,8 +224,18 @@ mod tests {
     }
 
     #[test]
+    fn vps_beside_the_host_answer_on_loopback_whatever_it_listens_on() {
+        let mut config = config::defaults(Path::new("/nonexistent-hakuriver"));
+        config.network.host_bind_ip = IpAddr::from([10, 0, 0, 5]);
+        assert_eq!(beside_host(&config).network.runner_address, Some(IpAddr::from([127, 0, 0, 1])));
+        config.network.runner_address = Some(IpAddr::from([10, 0, 0, 5]));
+        assert_eq!(beside_host(&config), config, "what is asked for is done");
+    }
+
+    #[test]
     fn a_taken_port_is_answered_with_a_way_out() {
-        assert!(with_port_hint("cannot listen on 127.0.0.1:8000: Address already in use").contains("--port N"));
-        assert_eq!(with_port_hint("no"), "no");
+        assert!(with_hint("cannot listen on 127.0.0.1:8000: Address already in use").contains("--port N"));
+        assert!(with_hint("another Host is running on the database x").contains("--state-dir DIR"));
+        assert_eq!(with_hint("no"), "no");
     }
 }

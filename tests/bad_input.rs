@@ -53,6 +53,7 @@ fn what_the_command_line_refuses() {
         (&["--mount", "/a:relative"], 2, &["relative"]),
         (&["--env", "NOVALUE"], 2, &["--env", "NAME=VALUE"]),
         (&["--env", "=x"], 2, &["env"]),
+        (&["--env", "A=x\ny"], 2, &["A", "line break"]),
         (&["--container", "NULL"], 2, &["NULL"]),
         (&["--container", "../x"], 2, &["../x"]),
         (&["--public-key-file", "/no/such/file"], 2, &["--public-key"]),
@@ -169,6 +170,42 @@ fn what_other_commands_refuse() {
     ];
     for (args, status, fragments) in cases {
         cluster.cli(args).fails(*status, fragments);
+    }
+}
+
+#[test]
+fn a_token_that_is_wrong_missing_or_none_is_said_with_its_source() {
+    let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+    cluster.start_host();
+    let with = |value: &str| {
+        let mut command = cluster.cli_command(&["vps", "status"]);
+        program::run(command.env("HAKURIVER_TOKEN", value), crate::env::SOON)
+    };
+    with("wrong").fails(1, &["the token is not this cluster's", "it comes from HAKURIVER_TOKEN"]);
+    with(&cluster.node_token()).fails(1, &["nodes' token"]);
+    for value in ["two\nlines", "a b", "ä"] {
+        let output = with(value);
+        output.fails(1, &["HAKURIVER_TOKEN holds no token"]);
+        assert!(!output.stderr.contains(value), "it is not shown: {output}");
+    }
+    let file = cluster.dir.join("token");
+    std::fs::remove_file(&file).unwrap();
+    let output = cluster.cli(&["vps", "status"]);
+    output.fails(1, &[file.to_str().unwrap(), "asks for a token", "HAKURIVER_TOKEN"]);
+    assert_eq!(output.stderr.lines().count(), 2, "{output}");
+}
+
+#[test]
+fn what_cannot_be_printed_is_not_done() {
+    let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+    cluster.start_host();
+    for args in [&["vps", "status"][..], &["vps", "status", "--json"], &["client", "nodes"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = cluster.cli_command(args);
+        let output = command.stdin(std::process::Stdio::null()).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains("cannot write to stdout: No space left"), "{args:?}: {stderr}");
     }
 }
 

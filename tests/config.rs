@@ -121,6 +121,8 @@ fn a_file_of_0_3_is_accepted_and_the_lines_its_clients_need_are_printed() {
         let log = cluster.log("host");
         if log.contains("auth.mode = \"none\"") && log.contains("insecure_network") { Ok(()) } else { Err(log) }
     });
+    let log = cluster.log("host");
+    assert!(log.matches("insecure_network").count() == 1 && !log.contains("\\n"), "once, and as lines: {log}");
     assert_eq!(http::call(cluster.api, "GET", "/nodes", None, None).status, 401, "token mode all the same");
 }
 

@@ -10,7 +10,7 @@ use super::output;
 use crate::api::json;
 use crate::api::public::{ErrorBody, Message};
 use crate::config::auth::Bearer;
-use crate::config::{self, Config, ConfigFault, Loaded, address};
+use crate::config::{self, AuthMode, Config, ConfigFault, Loaded, address};
 use crate::net::http_client::{Answer, Client, ClientFault};
 
 /// Long enough for a Host under load, short enough for someone who waits.
@@ -89,18 +89,21 @@ impl Host {
     }
 
     fn unauthorised(&self, detail: &str) -> Fault {
-        let hint = match &self.token_fault {
-            Some(fault) => fault.0.clone(),
-            None => {
-                let auth = &self.loaded.config.auth;
+        let auth = &self.loaded.config.auth;
+        let base = self.client.base();
+        Fault::Refused(match (&self.token_fault, auth.mode) {
+            (Some(fault), _) => format!("the Host at {base} asks for a token: {fault}"),
+            (None, AuthMode::None) => {
                 format!(
-                    "the token in use (from {}, auth.token or {}) is not the Host's",
-                    config::auth::TOKEN_VARIABLE,
-                    auth.token_file.display()
+                    "the Host at {base} asks for a token, and auth.mode is \"none\" in {}",
+                    self.loaded.file.display()
                 )
             }
-        };
-        Fault::Refused(format!("{detail}\n{hint}"))
+            (None, AuthMode::Token) => format!(
+                "{detail}\nit comes from {}; the right one is the file 'token' in the Host's state directory",
+                auth.source()
+            ),
+        })
     }
 
     /// No answer came.

@@ -1,12 +1,30 @@
 //! stdout and stderr. A reader that has gone away (`| head`) is no fault and no panic.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
+
+/// Why something that was printed did not arrive.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Why something that was printed did not arrive (the disk is full), if anything.
+pub fn lost() -> Option<&'static str> {
+    LOST.get().map(String::as_str)
+}
 
 /// Writes to stdout at once; a line that a program waits for must not stay in a buffer.
 pub fn print(text: &str) {
+    write(&[text.as_bytes()]);
+}
+
+fn write(parts: &[&[u8]]) {
     let mut out = io::stdout().lock();
-    // Nobody reads any more: there is no one left to tell.
-    let _gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        // Nobody reads any more: there is no one left to tell.
+        Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => {}
+        // The first reason is the one that counts.
+        Err(fault) => drop(LOST.set(format!("cannot write to stdout: {fault}"))),
+    }
 }
 
 /// A line on stdout.
@@ -16,9 +34,8 @@ pub fn line(text: &str) {
 
 /// Bytes on stdout, as they are, with a line's end if they have none.
 pub fn body(bytes: &[u8]) {
-    let mut out = io::stdout().lock();
     let end: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
-    let _gone = out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
+    write(&[bytes, end]);
 }
 
 /// A line on stderr. Control characters are escaped: what a Host or a file says must not steer the terminal.

@@ -27,20 +27,58 @@ impl Auth {
         if self.mode == AuthMode::None {
             return Ok(None);
         }
-        let (variable, key, text, file) = match bearer {
-            Bearer::User => (TOKEN_VARIABLE, "auth.token", &self.token, &self.token_file),
-            Bearer::Node => (NODE_TOKEN_VARIABLE, "auth.node_token", &self.node_token, &self.node_token_file),
-        };
-        if let Some(token) = std::env::var(variable).ok().filter(|token| !token.is_empty()) {
-            return Ok(Some(token));
+        let (variable, key, text, file) = self.places(bearer);
+        if let Some(token) = in_environment(variable) {
+            return match token.into_string() {
+                Ok(token) if is_token(&token) => Ok(Some(token)),
+                // What is no token may be another secret: it is not shown.
+                Ok(_) | Err(_) => {
+                    Err(ConfigFault(format!("{variable} holds no token: expected printable ASCII without blanks")))
+                }
+            };
         }
         if let Some(token) = text {
             return Ok(Some(token.clone()));
         }
+        let (name, option) = match bearer {
+            Bearer::User => ("token", ""),
+            Bearer::Node => ("node-token", "--token-file, "),
+        };
         read_token_file(file).map(Some).map_err(|fault| {
-            ConfigFault(format!("{fault}; the token can also be given in {variable}, {key} or {key}_file"))
+            ConfigFault(format!(
+                "{fault}\ncopy the file '{name}' from the Host's state directory, or give the token in \
+                 {option}{variable}, {key} or {key}_file"
+            ))
         })
     }
+
+    /// Where the user's token comes from, in words.
+    pub fn source(&self) -> String {
+        let (variable, key, text, file) = self.places(Bearer::User);
+        if in_environment(variable).is_some() {
+            variable.to_owned()
+        } else if text.is_some() {
+            key.to_owned()
+        } else {
+            file.display().to_string()
+        }
+    }
+
+    fn places(&self, bearer: Bearer) -> (&'static str, &'static str, Option<&String>, &Path) {
+        match bearer {
+            Bearer::User => (TOKEN_VARIABLE, "auth.token", self.token.as_ref(), &self.token_file),
+            Bearer::Node => (NODE_TOKEN_VARIABLE, "auth.node_token", self.node_token.as_ref(), &self.node_token_file),
+        }
+    }
+}
+
+fn in_environment(variable: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// What can go into a header and a line of the tunnel's hello.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The token in a file: its text, without the line's end.
@@ -52,7 +90,7 @@ pub fn read_token_file(file: &Path) -> Result<String, ConfigFault> {
     let text = std::fs::read_to_string(file)
         .map_err(|fault| ConfigFault(format!("cannot read the token file {shown}: {fault}")))?;
     let token = text.trim();
-    if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if !is_token(token) {
         return Err(ConfigFault(format!("the token file {shown} does not hold one token on one line")));
     }
     Ok(token.to_owned())
@@ -81,7 +119,7 @@ mod tests {
     fn a_file_without_one_token_is_refused() {
         let file = std::env::temp_dir().join(format!("hakuriver-token-{}", std::process::id()));
         for (text, expected) in
-            [("abc\n", Some("abc")), ("abc", Some("abc")), ("", None), ("\n", None), ("a b\n", None)]
+            [("abc\n", Some("abc")), ("abc", Some("abc")), ("", None), ("\n", None), ("a b\n", None), ("ä\n", None)]
         {
             std::fs::write(&file, text).expect("the temporary directory can be written");
             assert_eq!(read_token_file(&file).ok().as_deref(), expected, "{text:?}");

@@ -154,9 +154,9 @@ fn docker(section: &Section<'_>, shared_dir: &Path) -> Result<Docker, ConfigFaul
 fn auth(section: &Section<'_>, folder: &Path, state_dir: &Path) -> Result<Auth, ConfigFault> {
     Ok(Auth {
         mode: section.choice("mode", &[("token", AuthMode::Token), ("none", AuthMode::None)], AuthMode::Token)?,
-        token: section.word("token")?,
+        token: section.token("token")?,
         token_file: section.path("token_file", folder)?.unwrap_or_else(|| state_dir.join("token")),
-        node_token: section.word("node_token")?,
+        node_token: section.token("node_token")?,
         node_token_file: section.path("node_token_file", folder)?.unwrap_or_else(|| state_dir.join("node-token")),
         insecure_network: section.bool("insecure_network", false)?,
         absent: section.table.is_none(),

@@ -129,6 +129,12 @@ impl<'a> Section<'a> {
         self.read_text(key, "a string without blanks", |text| is_word(text).then(|| text.to_owned()))
     }
 
+    /// A token, as it can be sent.
+    pub(super) fn token(&self, key: &'static str) -> Result<Option<String>, ConfigFault> {
+        let read = |text: &str| super::auth::is_token(text).then(|| text.to_owned());
+        self.read_text(key, "a string of printable ASCII without blanks", read)
+    }
+
     /// A string that `T` takes.
     pub(super) fn parsed<T: std::str::FromStr>(&self, key: &'static str, what: &str) -> Result<Option<T>, ConfigFault> {
         self.read_text(key, what, |text| text.parse().ok())

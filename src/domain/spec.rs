@@ -251,6 +251,23 @@ impl EnvVar {
     }
 }
 
+impl EnvVar {
+    /// Can a VPS have it? An SSH server hands variables to its sessions one a line.
+    ///
+    /// # Errors
+    /// One sentence that names the variable, and never shows its value.
+    pub fn check_for_vps(&self) -> Result<(), SpecFault> {
+        if self.value.contains('\n') {
+            let name = &self.name;
+            return Err(SpecFault(format!(
+                "environment variable {name}: its value has a line break, which an SSH server cannot hand to its sessions; \
+                 put it into a file in a mounted directory"
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for EnvVar {
     type Err = SpecFault;
 

@@ -19,24 +19,20 @@ impl Environments {
     /// Is there a tarball of it?
     ///
     /// # Errors
-    /// One sentence: which ones there are, and what to do.
+    /// Two lines: which ones there are, and the command that makes this one.
     pub(super) fn require(&self, name: &EnvName) -> Result<(), String> {
         let known = self.list()?;
         if known.contains(name.as_str()) {
             return Ok(());
         }
-        let folder = self.folder.display();
-        Err(if known.is_empty() {
-            format!(
-                "environment '{name}' does not exist: there is no environment yet; pack one with 'hakuriver docker create-tar', or put a tarball {name}-<unix time>.tar into {folder}"
-            )
-        } else {
-            let known: Vec<&str> = known.iter().map(String::as_str).take(20).collect();
-            format!(
-                "environment '{name}' does not exist (known: {}); pack it with 'hakuriver docker create-tar', or put a tarball {name}-<unix time>.tar into {folder}",
-                known.join(", ")
-            )
-        })
+        let known: Vec<&str> = known.iter().map(String::as_str).take(20).collect();
+        let known =
+            if known.is_empty() { "there is none yet".to_owned() } else { format!("known: {}", known.join(", ")) };
+        Err(format!(
+            "environment '{name}' does not exist ({known}); make it of an image that has an SSH server, on the Host:\n\
+             docker save IMAGE -o {}/{name}-$(date +%s).tar",
+            self.folder.display()
+        ))
     }
 
     /// Read afresh each time: a look into a folder of a few names costs less than keeping a copy true.
@@ -87,7 +83,10 @@ mod tests {
         std::fs::create_dir(&folder).expect("folder");
         let environments = Environments::at(folder.clone());
         let (base, other): (EnvName, EnvName) = ("base".parse().expect("name"), "other".parse().expect("name"));
-        assert!(environments.require(&base).expect_err("none").contains("no environment yet"));
+        // What is advised works today, as it stands there.
+        let advice = format!("docker save IMAGE -o {}/base-$(date +%s).tar", folder.display());
+        let fault = environments.require(&base).expect_err("none");
+        assert!(fault.contains("(there is none yet)") && fault.ends_with(&advice), "{fault}");
         std::fs::write(folder.join("base-17.tar"), "").expect("write");
         assert_eq!(environments.require(&base), Ok(()));
         assert!(environments.require(&other).expect_err("unknown").contains("known: base"));

@@ -101,6 +101,9 @@ fn common(
     };
     let env: Vec<EnvVar> =
         body.env_vars.iter().map(|(name, value)| EnvVar::new(name, value)).collect::<Result<_, _>>().map_err(bad)?;
+    if is_vps {
+        env.iter().try_for_each(EnvVar::check_for_vps).map_err(bad)?;
+    }
     if body.immediate && (body.queue || body.max_wait_seconds.is_some()) {
         return Err(bad("immediate: it means not to wait, so it goes with neither queue nor max_wait_seconds"));
     }

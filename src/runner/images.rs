@@ -131,7 +131,7 @@ impl Images {
         };
         Err(ImageFault::Unusable(format!(
             "the environment '{env}' is not on this node: no tarball {env}-<time>.tar in {} ({known}), and no local image \
-             {tag}; make one with 'hakuriver docker create-tar', or copy it there",
+             {tag}; copy the Host's tarball there, or let both share docker.container_dir in paths.shared_dir",
             self.folder.display()
         )))
     }

@@ -43,10 +43,33 @@ pub(super) fn ssh(access: &Access, route: &Route, rest: &[String]) -> Vec<String
             argv.extend(to_port);
         }
     }
-    // As an option and not as USER@…, so that a later -l of the user's goes before it.
-    argv.extend(["-l".to_owned(), access.user.clone(), alias(access.id)]);
+    // ssh obeys the first that names a user: ours would take away the force of a later one.
+    if !names_user(rest) {
+        argv.extend(["-l".to_owned(), access.user.clone()]);
+    }
+    argv.push(alias(access.id));
     argv.extend_from_slice(rest);
     argv
+}
+
+/// Do ssh's own options in `rest` say whom to log in as? They end at the first word that is none: the command.
+fn names_user(rest: &[String]) -> bool {
+    /// The options of ssh(1) that take a value, in the same word or in the next.
+    const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
+    let mut words = rest.iter();
+    while let Some(word) = words.next() {
+        let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty() && *letters != "-") else {
+            return false;
+        };
+        let Some(at) = letters.find(|letter| WITH_VALUE.contains(letter)) else { continue };
+        let (option, value) = letters[at..].split_at(1);
+        let value = if value.is_empty() { words.next().map_or("", String::as_str) } else { value };
+        let setting = value.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
+        if option == "l" || option == "o" && setting.eq_ignore_ascii_case("user") {
+            return true;
+        }
+    }
+    false
 }
 
 /// A block for `~/.ssh/config`.
@@ -170,6 +193,31 @@ mod tests {
         let argv = ssh(&access(None), &Route::LocalPort(2222), &[]);
         let text = argv.join(" ");
         assert!(text.ends_with("-o ProxyCommand=none -o HostName=127.0.0.1 -p 2222 -l root hakuriver-42"), "{text}");
+    }
+
+    #[test]
+    fn a_user_named_to_ssh_itself_is_obeyed() {
+        for (rest, expected) in [
+            ("-l me", true),
+            ("-lme -v", true),
+            ("-v -i key -l me -- id", true),
+            ("-vl me", true),
+            ("-o User=me", true),
+            ("-ouser=me", true),
+            ("", false),
+            ("-v", false),
+            ("-o UserKnownHostsFile=/dev/null", false),
+            ("-i -l", false),
+            ("ls -l me", false),
+            ("-- ls -l me", false),
+            ("-v ls -o User=x", false),
+            ("- -l me", false),
+            ("-o", false),
+        ] {
+            let words: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+            let argv = ssh(&access(None), &Route::LocalPort(1), &words).join(" ");
+            assert_eq!(!argv.contains("-l root"), expected, "{argv}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn open(config: &Config, id: TaskId) -> Result<TcpStream, Fault> {
         Ok(Ok(())) => Ok(socket),
         // The Host's own words, as they are; where it wants a token and there is none, also why there is none.
         Ok(Err(reason)) => Err(Fault::Refused(match token_fault {
-            Some(fault) if reason.starts_with("Not authorised") => format!("{reason}\n{fault}"),
+            Some(fault) if reason.starts_with("Not authorised") => format!("{reason}\n{}", fault.0.replace('\n', "; ")),
             _ => reason,
         })),
         Err(fault) => Err(cannot(&fault)),

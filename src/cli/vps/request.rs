@@ -69,7 +69,9 @@ pub(super) fn body(args: &SubmitArgs) -> Result<SubmitBody, String> {
         body.name = Some(name.to_string());
     }
     for text in &args.env {
-        let EnvVar { name, value } = text.parse().map_err(|fault| format!("--env: {fault}"))?;
+        let variable: EnvVar = text.parse().map_err(|fault| format!("--env: {fault}"))?;
+        variable.check_for_vps().map_err(|fault| format!("--env: {fault}"))?;
+        let EnvVar { name, value } = variable;
         if body.env_vars.insert(name.clone(), value).is_some() {
             return Err(format!("--env: {name} is given twice"));
         }

@@ -115,6 +115,7 @@ fn bad_values_never_leave_the_machine() {
         (&["--mount", "a:/b"], "--mount: "),
         (&["--env", "=x"], "--env: "),
         (&["--env", "A"], "--env: "),
+        (&["--env", "A=x\ny"], "--env: environment variable A: its value has a line break"),
         (&["--env", "A=1", "--env", "A=2"], "--env: A is given twice"),
         (&["--max-wait", "soon"], "--max-wait: "),
     ] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::placement::Placement;
-use crate::domain::state::{Event, Refusal, State, Step, step};
+use crate::domain::state::{Event, Refusal, State, Step, Want, step};
 use crate::store::{NewEvent, StoreFault, Task};
 
 use super::super::view::LiveTask;
@@ -167,17 +167,24 @@ impl Core {
             Control::Pause => (Event::Pause, "pause", "Pause"),
             Control::Resume => (Event::Resume, "resume", "Resume"),
         };
-        if !self.tasks.contains_key(&id) {
+        let Some(live) = self.tasks.get(&id) else {
             return self.not_live(id).map(|answer| {
                 answer.map_err(|fault| match fault.status {
                     409 => ActFault { status: 400, ..fault },
                     _ => fault,
                 })
             });
-        }
+        };
+        let before = (live.task.standing.state, live.task.standing.want);
         Ok(match self.apply(id, &event, Facts::default(), cause, now)? {
             Err(refusal) => Err(refused(id, refusal, 400)),
-            Ok(()) => Ok(format!("{done} requested for task {id}; its node has not acted yet.")),
+            Ok(()) => Ok(match (control, before) {
+                (Control::Pause, (State::Paused, Want::Pause)) => format!("Task {id} is paused already."),
+                (Control::Resume, (State::Running, Want::Run)) => format!("Task {id} is running already."),
+                (Control::Pause | Control::Resume, _) => {
+                    format!("{done} requested for task {id}; its node has not acted yet.")
+                }
+            }),
         })
     }
 

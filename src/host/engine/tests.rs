@@ -259,6 +259,9 @@ fn a_task_goes_from_submit_through_pause_to_killed() {
     assert_eq!(bench.wants("n1", &session)[0].2, "pause");
     bench.observe("n1", &session, false, vec![seen(id, 2, Observation::Paused)]);
     assert_eq!(bench.state(id), State::Paused);
+    // What is so already is not said to be outstanding.
+    let answer = bench.control(id, Control::Pause).expect("pause, repeated");
+    assert!(answer.ends_with("is paused already."), "{answer}");
     bench.control(id, Control::Resume).expect("resume");
     bench.control(id, Control::Pause).expect("pause again");
     for _ in 0..2 {
