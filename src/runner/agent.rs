@@ -246,6 +246,9 @@ impl Agent {
             if matches!(job, Some(Job::GiveUp)) {
                 task.deaths.clear();
             }
+            if matches!(job, Some(Job::Revive)) {
+                task.revive = false;
+            }
             if let Some(job) = job {
                 self.start(id, job);
             }

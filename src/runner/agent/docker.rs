@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Agent;
 use super::task::{Task, rebuilt};
 use crate::domain::ids::TaskId;
-use crate::runner::executor::docker_parse::{Container, DockerAction, DockerEvent, Glimpse};
+use crate::runner::executor::docker_parse::{Container, ContainerState, DockerAction, DockerEvent, Glimpse};
 use crate::runner::judge::{Verdict, is_odd, judge};
 use crate::runner::message::Message;
 use crate::runner::record::Phase;
@@ -22,6 +22,11 @@ impl Agent {
     /// All that Docker has of us: what is not in it does not exist.
     pub(super) fn truth(&mut self, containers: Vec<Container>) {
         let seen: BTreeSet<TaskId> = containers.iter().map(|container| container.labels.task).collect();
+        if self.truth {
+            // Told again, so the daemon was away. One that was killed ends its containers when it is back, and takes that for
+            // somebody's wish: `unless-stopped` does not bring them back.
+            containers.iter().for_each(|container| self.fell(container));
+        }
         containers.into_iter().for_each(|container| self.found(container));
         let now = Instant::now();
         for (id, task) in &mut self.tasks {
@@ -38,6 +43,14 @@ impl Agent {
             self.truth = true;
             self.allow_complete();
         }
+    }
+
+    /// Notes a task whose container has ended while the daemon was away.
+    fn fell(&mut self, container: &Container) {
+        let Some(task) = self.tasks.get_mut(&container.labels.task) else { return };
+        task.revive = container.restarts
+            && matches!(container.state, ContainerState::Exited(_))
+            && task.record.attempt == container.labels.attempt;
     }
 
     /// One container of ours.

@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub(super) running: Option<Running>,
     /// When to look at its container.
     pub(super) look: Option<Instant>,
+    /// Its container ended while the daemon was away: nobody can have asked for that.
+    pub(super) revive: bool,
     /// Since when its container has been between two states.
     pub(super) between: Option<Instant>,
     /// When its container ended, lately.
@@ -59,6 +61,7 @@ impl Task {
             record,
             running: None,
             look: None,
+            revive: false,
             between: None,
             deaths: VecDeque::new(),
             not_before: None,
@@ -92,6 +95,7 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
             Some(Job::Start(Box::new(wanted.order.clone())))
         }
         Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
+        Phase::Running { .. } | Phase::Paused if task.revive => Some(Job::Revive),
         Phase::Running { .. } | Phase::Paused => due.then(|| Job::Look {
             patience_over: task.between.is_some_and(|since| now.duration_since(since) > PATIENCE),
         }),
@@ -101,7 +105,7 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
 pub(super) fn kind(job: &Job) -> Kind {
     match job {
         Job::Start(_) => Kind::Start,
-        Job::Look { .. } => Kind::Look,
+        Job::Look { .. } | Job::Revive => Kind::Look,
         Job::Pause => Kind::Pause,
         Job::Resume => Kind::Resume,
         Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,

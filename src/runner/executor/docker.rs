@@ -121,6 +121,14 @@ impl Docker {
         }
     }
 
+    /// Starts a container that has ended. That it runs is no error.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn start(&self, container: &str) -> Result<(), DockerFault> {
+        self.call(docker_args::start(container), 2 * QUICK).map(drop)
+    }
+
     /// Freezes or thaws all processes of a container.
     ///
     /// # Errors

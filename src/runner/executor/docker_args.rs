@@ -147,6 +147,11 @@ pub fn freeze(container: &str, frozen: bool) -> Vec<String> {
     Words::of([if frozen { "pause" } else { "unpause" }, container]).0
 }
 
+/// `start` of a container that has ended.
+pub fn start(container: &str) -> Vec<String> {
+    Words::of(["start", container]).0
+}
+
 /// Sets the restart policy.
 pub fn set_restart(container: &str, policy: &str) -> Vec<String> {
     Words::of(["update", "--restart", policy, container]).0

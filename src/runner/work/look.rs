@@ -59,6 +59,25 @@ impl Work {
         }
     }
 
+    /// Starts its container again after a crash of the daemon.
+    pub(super) fn revive(&mut self) -> Next {
+        let handle = self.handle();
+        match self.docker(Self::quietly, |docker| docker.start(&handle)) {
+            Err(_) => Next::Nothing,
+            Ok(Ok(())) => {
+                info!("task {}: its container ended with the Docker daemon, and is started again", self.record.task);
+                self.look(false)
+            }
+            Ok(Err(fault)) => {
+                warning!(
+                    "task {}: its container ended with the Docker daemon, and does not start: {fault}",
+                    self.record.task
+                );
+                self.look(false)
+            }
+        }
+    }
+
     /// Waits for the SSH server of a container that runs (again). None: look at the container once more.
     fn await_banner(&mut self, seen: &Container) -> Option<Next> {
         let Some(port) = self.record.port else {

@@ -34,6 +34,8 @@ pub enum Job {
     Look {
         patience_over: bool,
     },
+    /// It ended with its daemon, which does not start it again: start it, then look.
+    Revive,
     Pause,
     Resume,
     Stop,
@@ -78,6 +80,7 @@ impl Work {
         let next = match job {
             Job::Start(order) => self.start(*order),
             Job::Look { patience_over } => self.look(patience_over),
+            Job::Revive => self.revive(),
             Job::Pause => self.freeze(true),
             Job::Resume => self.freeze(false),
             Job::Stop => self.stop(),

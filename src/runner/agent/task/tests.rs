@@ -33,6 +33,7 @@ fn word(job: Option<Job>) -> &'static str {
         Some(Job::Start(_)) => "start",
         Some(Job::Look { patience_over: false }) => "look",
         Some(Job::Look { patience_over: true }) => "last look",
+        Some(Job::Revive) => "revive",
         Some(Job::Pause) => "pause",
         Some(Job::Resume) => "resume",
         Some(Job::Stop) => "stop",
@@ -82,6 +83,20 @@ fn a_container_is_looked_at_when_it_is_time_and_given_up_after_five_deaths() {
     assert_eq!(word(own_job(&task, None, true, now)), "look");
     task.deaths.push_back(now);
     assert_eq!(word(own_job(&task, None, false, now)), "give up");
+}
+
+#[test]
+fn what_ended_with_the_daemon_is_started_again_unless_it_is_over() {
+    for (phase, expected) in
+        [(running(), "revive"), (Phase::Paused, "revive"), (Phase::Ended(Outcome::killed()), "nothing")]
+    {
+        let mut task = task(phase);
+        task.revive = true;
+        assert_eq!(word(own_job(&task, None, false, Instant::now())), expected);
+    }
+    let mut stopping = Task::new(Record { stopping: true, ..record(running()) });
+    stopping.revive = true;
+    assert_eq!(word(own_job(&stopping, None, false, Instant::now())), "stop");
 }
 
 #[test]
