@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,45 @@ const GRACE: Duration = Duration::from_secs(2);
 /// One open connection.
 pub(super) struct Open {
     pub(super) socket: TcpStream,
-    /// A request was admitted and is not yet answered: it is not closed to make room for others.
-    pub(super) busy: AtomicBool,
+    /// One of the three below. It leaves `IDLE` in one step: a request that was begun is never closed to make room for
+    /// others, and one whose connection was closed is never begun.
+    state: AtomicU8,
+}
+
+/// No request, or one that is not yet admitted.
+const IDLE: u8 = 0;
+/// A request was admitted and is not yet answered.
+const BUSY: u8 = 1;
+/// It had to make room.
+const CLOSED: u8 = 2;
+
+impl Open {
+    fn new(socket: TcpStream) -> Self {
+        Self { socket, state: AtomicU8::new(IDLE) }
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// A request was admitted; false if the connection is closed already.
+    pub(super) fn begin(&self) -> bool {
+        self.step(IDLE, BUSY)
+    }
+
+    /// The request, if there was one, is answered.
+    pub(super) fn done(&self) {
+        self.step(BUSY, IDLE);
+    }
+
+    /// Closes it, unless a request is in progress: then false. Its thread reads the end and is gone.
+    fn close_if_idle(&self) -> bool {
+        let closes = self.step(IDLE, CLOSED);
+        if closes {
+            drop(self.socket.shutdown(Shutdown::Both));
+        }
+        closes
+    }
 }
 
 /// The open connections by age.
@@ -43,7 +80,7 @@ impl Table {
         }
         let number = table.0;
         table.0 += 1;
-        let open = Arc::new(Open { socket, busy: AtomicBool::new(false) });
+        let open = Arc::new(Open::new(socket));
         table.1.insert(number, Arc::clone(&open));
         Some((number, open))
     }
@@ -79,11 +116,8 @@ impl Table {
 }
 
 fn close_oldest_idle(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
-    let oldest = open.iter().find(|(_, open)| !open.busy.load(Ordering::Relaxed)).map(|(number, _)| *number);
-    let Some(closed) = oldest.and_then(|number| open.remove(&number)) else { return false };
-    // Its thread reads the end and is gone.
-    drop(closed.socket.shutdown(Shutdown::Both));
-    true
+    let oldest = open.iter().find(|(_, open)| open.close_if_idle()).map(|(number, _)| *number);
+    oldest.is_some_and(|number| open.remove(&number).is_some())
 }
 
 /// Serves until `stop`; returns when the connections are closed. An accept error is logged and waited out, never the end.
