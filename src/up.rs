@@ -93,9 +93,7 @@ fn join_address(listening: &host::Ready) -> String {
 /// A port that is taken has a way out.
 fn with_port_hint(fault: &str) -> String {
     if fault.contains("in use") {
-        format!(
-            "{fault}\nis 'hakuriver up' running already? else choose others: hakuriver up --port N --ssh-port N (0: the system chooses)"
-        )
+        format!("{fault}\nwith 'hakuriver up': --port N --ssh-port N (0: the system chooses)")
     } else {
         fault.to_owned()
     }

@@ -271,11 +271,16 @@ fn a_container_of_that_name_that_is_not_ours_is_left_alone() {
     let record = cluster.await_status(&id, "failed");
     let message = record.error_message.unwrap();
     let name = format!("hakuriver-vps-{id}");
+    // Also after the Runner has forgotten the task, and whatever it clears away with it.
+    let tasks = cluster.dir.join("runner").join(cluster.node("a")).join("tasks");
+    crate::wait::until_true("the task's record is cleared away", crate::env::SOON, || {
+        (std::fs::read_dir(&tasks).unwrap().next().is_none(), "a record".to_owned())
+    });
     let foreign =
         docker(&["ps", "-aq", "--filter", &format!("name=^{name}$"), "--filter", "label=hakuriver.test-foreign=1"]);
+    assert!(!foreign.is_empty(), "the foreign container was removed");
     docker(&["rm", "-f", &name]);
     assert!(message.contains(&name), "{message}");
-    assert!(!foreign.is_empty(), "the foreign container was not removed");
     cluster.await_no_container(&id);
 }
 

@@ -54,8 +54,10 @@ fn an_unknown_key_is_a_warning_with_its_line_and_the_file_still_works() {
     fs::write(cluster.config("config"), format!("{text}\n[nonsense]\nwhatever = 1\n")).unwrap();
     let line = text.lines().count() + 2;
     cluster.start_host();
-    let log = cluster.log("host");
-    assert!(log.contains("nonsense") && log.contains(&line.to_string()), "line {line}: {log}");
+    crate::wait::until(&format!("a warning with line {line}"), SOON, || {
+        let log = cluster.log("host");
+        if log.contains("nonsense") && log.contains(&line.to_string()) { Ok(()) } else { Err(log) }
+    });
 }
 
 #[test]
@@ -115,8 +117,10 @@ fn a_file_of_0_3_is_accepted_and_the_lines_its_clients_need_are_printed() {
     );
     fs::write(cluster.config("config"), text).unwrap();
     cluster.start_host();
-    let log = cluster.log("host");
-    assert!(log.contains("mode = \"none\"") && log.contains("insecure_network"), "{log}");
+    crate::wait::until("the lines are printed", SOON, || {
+        let log = cluster.log("host");
+        if log.contains("auth.mode = \"none\"") && log.contains("insecure_network") { Ok(()) } else { Err(log) }
+    });
     assert_eq!(http::call(cluster.api, "GET", "/nodes", None, None).status, 401, "token mode all the same");
 }
 

@@ -106,8 +106,18 @@ impl Daemon {
     }
 
     fn start(&mut self) {
-        // One that was killed leaves it, and its number may be somebody else's by now.
-        let _ = fs::remove_file(self.run.join("pid"));
+        // One that was killed leaves these; the daemon takes a zombie that nobody has reaped yet for one that runs.
+        for left in ["pid", "exec/containerd/containerd.pid"].map(|file| self.run.join(file)) {
+            let Ok(pid) = fs::read_to_string(&left) else { continue };
+            wait::until("the killed daemon's processes are reaped", SOON, || {
+                if std::path::Path::new("/proc").join(pid.trim()).exists() {
+                    Err(format!("{pid} exists"))
+                } else {
+                    Ok(())
+                }
+            });
+            fs::remove_file(&left).unwrap();
+        }
         let log = fs::OpenOptions::new().create(true).append(true).open(self.run.join("dockerd.log")).unwrap();
         let child = Command::new("dockerd")
             .args(["-H", &self.socket(), "--bridge", &self.bridge])
@@ -179,6 +189,13 @@ impl Drop for Daemon {
             let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)), Signal::SIGTERM);
             let _ = child.wait();
         }
+        // One that was killed, and not started again, has left its containers to nobody.
+        for shim in processes_naming(&format!("-namespace\0{}\0", self.tag)) {
+            let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
+            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([shim]) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).status();
         // What a daemon that was killed left mounted.
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -191,56 +208,106 @@ impl Drop for Daemon {
     }
 }
 
+/// Numbers of the processes with these words, each followed by a zero, in their command line.
+fn processes_naming(words: &str) -> Vec<i32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let named = all.filter(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(words)
+    });
+    named.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
+}
+
 #[track_caller]
 fn ip(args: &[&str]) {
     program::run(Command::new("ip").args(args), SOON).ok();
 }
 
+/// A cluster on a daemon of its own; the fields' order is that of their end.
+struct Private {
+    cluster: Cluster,
+    daemon: Daemon,
+    _scratch: Cluster,
+}
+
+impl Private {
+    fn new() -> Self {
+        let scratch = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+        let mut daemon = Daemon::new(&scratch);
+        daemon.start();
+        let wrapper = scratch.dir.join("docker");
+        write_script(&wrapper, &format!("#!/bin/sh\nexec docker -H {} \"$@\"\n", daemon.socket()));
+        let cluster = Cluster::up_with(Settings { docker_command: Some(wrapper), ..Settings::default() });
+        Self { cluster, daemon, _scratch: scratch }
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let list = self.daemon.docker(&["ps", "-aq", "--no-trunc"]);
+        let mut ids: Vec<_> = list.lines().map(str::to_owned).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// One VPS that runs, and one that is paused.
+    fn two(&self) -> (String, String) {
+        let (runs, paused) = (self.cluster.submit(&[]), self.cluster.submit(&[]));
+        self.cluster.cli(&["vps", "command", &paused, "pause"]).ok();
+        self.cluster.await_status(&paused, "paused");
+        (runs, paused)
+    }
+
+    #[track_caller]
+    fn kill_all(&self, ids: [&str; 2]) {
+        for id in ids {
+            self.cluster.cli(&["vps", "kill", id]).ok();
+            self.cluster.await_status(id, "killed");
+        }
+        wait::until_true("no container is left", SOON, || {
+            let left = self.containers();
+            (left.is_empty(), left.join(" "))
+        });
+    }
+}
+
 #[test]
 fn a_restart_of_the_daemon_brings_every_vps_back_as_it_was() {
-    let scratch = Cluster::new(Settings { no_environment: true, ..Settings::default() });
-    let mut daemon = Daemon::new(&scratch);
-    daemon.start();
-    let wrapper = scratch.dir.join("docker");
-    write_script(&wrapper, &format!("#!/bin/sh\nexec docker -H {} \"$@\"\n", daemon.socket()));
-    let cluster = Cluster::up_with(Settings { docker_command: Some(wrapper), ..Settings::default() });
-    let (runs, paused) = (cluster.submit(&[]), cluster.submit(&[]));
-    cluster.cli(&["vps", "command", &paused, "pause"]).ok();
-    cluster.await_status(&paused, "paused");
-    let before = cluster.status(&runs);
-    let containers = daemon.docker(&["ps", "-aq", "--no-trunc"]);
+    let mut private = Private::new();
+    let (runs, paused) = private.two();
+    let before = private.cluster.status(&runs);
+    let containers = private.containers();
 
-    daemon.stop(Signal::SIGTERM);
+    private.daemon.stop(Signal::SIGTERM);
     wait::until("the node says that Docker is away", SOON, || {
-        let problems = cluster.nodes()[0].problems.join("; ");
+        let problems = private.cluster.nodes()[0].problems.join("; ");
         if problems.to_lowercase().contains("docker") { Ok(()) } else { Err(problems) }
     });
-    daemon.start();
-    await_ssh(&cluster, &runs);
+    private.daemon.start();
+    let cluster = &private.cluster;
+    await_ssh(cluster, &runs);
     let after = cluster.await_status(&runs, "running");
     assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
-    let mut ids: Vec<_> = containers.lines().collect();
-    let now = daemon.docker(&["ps", "-aq", "--no-trunc"]);
-    let mut again: Vec<_> = now.lines().collect();
-    ids.sort_unstable();
-    again.sort_unstable();
-    assert_eq!(again, ids, "the same containers");
+    assert_eq!(private.containers(), containers, "the same containers");
     cluster.await_status(&paused, "paused");
-    cluster.cli(&["vps", "command", &paused, "resume"]).ok();
-    await_ssh(&cluster, &paused);
-
-    // And once more by a crash; what is killed meanwhile is killed when it is back.
-    daemon.stop(Signal::SIGKILL);
-    cluster.cli(&["vps", "kill", &paused]).ok();
-    daemon.start();
-    cluster.await_status(&paused, "killed");
-    await_ssh(&cluster, &runs);
-    cluster.cli(&["vps", "kill", &runs]).ok();
-    cluster.await_status(&runs, "killed");
-    wait::until_true("no container is left", SOON, || {
-        let left = daemon.docker(&["ps", "-aq"]);
-        (left.is_empty(), left)
+    wait::until("the paused one is frozen again", SOON, || {
+        let list = private.daemon.docker(&["ps", "-q", "--filter", "status=paused"]);
+        if list.lines().count() == 1 { Ok(()) } else { Err(list) }
     });
-    drop(cluster);
-    drop(daemon);
+    cluster.cli(&["vps", "command", &paused, "resume"]).ok();
+    await_ssh(cluster, &paused);
+    private.kill_all([&runs, &paused]);
+}
+
+#[test]
+fn a_crash_of_the_daemon_costs_no_vps() {
+    let mut private = Private::new();
+    let (runs, paused) = private.two();
+    let containers = private.containers();
+    private.daemon.stop(Signal::SIGKILL);
+    // What is killed meanwhile is killed when it is back.
+    private.cluster.cli(&["vps", "kill", &paused]).ok();
+    private.daemon.start();
+    private.cluster.await_status(&paused, "killed");
+    await_ssh(&private.cluster, &runs);
+    assert!(containers.contains(&private.containers()[0]), "the same container");
+    private.kill_all([&runs, &private.cluster.submit(&[])]);
 }

@@ -1,74 +1,33 @@
 //! The reconcile loop: one thread that owns what is known of every task, and starts operations until what is here is what
 //! the Host wants. It waits for messages, and for nothing else.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod docker;
+mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::executor::docker_parse::{Container, ContainerState, DockerAction, DockerEvent, Glimpse};
 use super::home::Home;
-use super::judge::{Verdict, is_odd, judge};
 use super::message::{Message, Next};
 use super::node::Node;
 use super::observed::{Outbox, gone, row};
 use super::order::Wanted;
-use super::record::{Phase, Record};
+use super::record::Record;
 use super::work::{Job, Work};
 use crate::domain::ids::{Attempt, TaskId};
-use crate::domain::reconcile::{self, Action, Desired, Had, diff};
-use crate::domain::state::Want;
+use crate::domain::reconcile::{Action, Desired, diff};
 use crate::sys::shutdown::Stop;
 use crate::sys::{clock, thread};
 use crate::{info, warning};
+use task::{Kind, Running, Task, gives_way, kind, own_job};
 
-/// A container that Docker is to start again may be seen ended for this long: also a daemon that was itself restarted
-/// brings back its containers one after the other.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// When to look again at what is between two states, or could not be done.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How often a container may end within [`OFTEN`] before it is given up.
-const DEATHS: usize = 5;
+/// Deaths of a container count for this long.
 const OFTEN: Duration = Duration::from_secs(60);
-/// After a death, the start that follows is waited for; if none comes, this long until a look.
-const AFTER_DEATH: Duration = Duration::from_millis(500);
-
-/// One task, as the agent knows it.
-struct Task {
-    record: Record,
-    running: Option<Running>,
-    /// When to look at its container.
-    look: Option<Instant>,
-    /// Since when its container has been between two states.
-    between: Option<Instant>,
-    /// When its container ended, lately.
-    deaths: VecDeque<Instant>,
-    /// Nothing is tried before then.
-    not_before: Option<Instant>,
-    /// The Host has stored its end.
-    acknowledged: bool,
-    /// Nothing is said of it any more; its container is kept.
-    retired: bool,
-}
-
-/// The operation on a task.
-struct Running {
-    kind: Kind,
-    cancel: Stop,
-    died: Stop,
-}
-
-/// What an operation is for, as far as another one may interrupt it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Start,
-    Look,
-    Pause,
-    Resume,
-    /// Never interrupted.
-    End,
-}
 
 /// The thread's state.
 pub struct Agent {
@@ -161,126 +120,6 @@ impl Agent {
                 }
             }
             Message::Stop => {}
-        }
-    }
-
-    /// All that Docker has of us: what is not in it does not exist.
-    fn truth(&mut self, containers: Vec<Container>) {
-        let seen: BTreeSet<TaskId> = containers.iter().map(|container| container.labels.task).collect();
-        containers.into_iter().for_each(|container| self.found(container));
-        let now = Instant::now();
-        for (id, task) in &mut self.tasks {
-            if !seen.contains(id) && task.running.is_none() && judge(&task.record, None, false) != Verdict::AsRecorded {
-                task.look = Some(now);
-            }
-        }
-        // A kept container that the user has removed: nothing is left to remember.
-        let kept = |task: &Task| task.retired && task.running.is_none();
-        let removed: Vec<_> =
-            self.tasks.iter().filter(|(id, task)| kept(task) && !seen.contains(id)).map(|(id, _)| *id).collect();
-        removed.into_iter().for_each(|id| self.start(id, Job::Forget));
-        if !self.truth {
-            self.truth = true;
-            self.allow_complete();
-        }
-    }
-
-    /// One container of ours.
-    fn found(&mut self, container: Container) {
-        let id = container.labels.task;
-        let Some(task) = self.tasks.get_mut(&id) else { return self.adopt(&container) };
-        if task.running.is_some() {
-            // The operation sees for itself, or has an event waiting.
-            return;
-        }
-        let ended = task.record.outcome();
-        if container.labels.attempt < task.record.attempt
-            || (container.labels.attempt == task.record.attempt && ended.is_some_and(|outcome| !outcome.kept))
-        {
-            self.start(id, Job::Sweep { container: container.id });
-        } else if container.labels.attempt > task.record.attempt {
-            warning!("task {id}: its container {} is of a later attempt than its record, and left alone", container.id);
-        } else if judge(&task.record, Some(&container), false) != Verdict::AsRecorded {
-            task.look = Some(Instant::now());
-        }
-    }
-
-    /// A container whose record was lost: the record is made again from what Docker knows.
-    fn adopt(&mut self, container: &Container) {
-        let record = rebuilt(container, &self.node.boot_id, clock::unix_ms());
-        info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
-        if let Err(fault) = self.node.records.save(&record) {
-            warning!("task {}: {fault}", record.task);
-        }
-        self.hold(&record);
-        self.show(&record);
-        let mut task = Task::new(record);
-        task.look = Some(Instant::now());
-        self.tasks.insert(container.labels.task, task);
-    }
-
-    /// Finds what the stream of events has not told.
-    fn glance(&mut self, list: &[(String, Glimpse)]) {
-        let mut by_id: BTreeMap<&str, Glimpse> = list.iter().map(|(id, glimpse)| (id.as_str(), *glimpse)).collect();
-        let now = Instant::now();
-        let mut busy = false;
-        for task in self.tasks.values_mut() {
-            busy |= task.running.is_some();
-            let Some(container) = &task.record.container else { continue };
-            let glimpse = by_id.remove(container.as_str());
-            if task.running.is_none() && task.look.is_none() && is_odd(&task.record, glimpse) {
-                task.look = Some(now);
-            }
-        }
-        // While something is being started, a new container is most likely its own.
-        let strange: Vec<String> = by_id.into_keys().map(ToOwned::to_owned).collect();
-        if strange.is_empty() || busy {
-            return;
-        }
-        let (node, tell) = (Arc::clone(&self.node), self.tell.clone());
-        let started = thread::spawn("inspect", move || match node.docker.inspect(&strange) {
-            // The agent ends before this only when the process does.
-            Ok(found) => drop(tell.send(Message::Found(found))),
-            Err(fault) => warning!("cannot look at the containers {}: {fault}", strange.join(", ")),
-        });
-        if let Err(fault) = started {
-            warning!("cannot look at containers: no thread can be started: {fault}");
-        }
-    }
-
-    fn event(&mut self, event: &DockerEvent) {
-        let now = Instant::now();
-        let Some(task) = self.tasks.get_mut(&event.labels.task) else { return };
-        if event.labels.attempt != task.record.attempt {
-            return;
-        }
-        if event.action == DockerAction::Die
-            && let Some(running) = &task.running
-        {
-            running.died.set();
-        }
-        if event.action == DockerAction::Destroy && task.retired && task.running.is_none() {
-            // The user has removed a container that was kept.
-            return self.start(event.labels.task, Job::Forget);
-        }
-        if task.record.stopping || task.record.outcome().is_some() {
-            return;
-        }
-        let ran = !matches!(task.record.phase, Phase::Starting { .. });
-        match event.action {
-            DockerAction::Die if ran => {
-                task.deaths.push_back(now);
-                task.look = Some(now + AFTER_DEATH);
-            }
-            DockerAction::Start | DockerAction::Destroy if ran => task.look = Some(now),
-            // Our own pause is told too.
-            DockerAction::Pause if matches!(task.record.phase, Phase::Running { .. }) && task.running.is_none() => {
-                task.look = Some(now);
-            }
-            DockerAction::Unpause if task.record.phase == Phase::Paused && task.running.is_none() => {
-                task.look = Some(now);
-            }
-            _ => {}
         }
     }
 
@@ -497,97 +336,3 @@ impl Agent {
         waiting.chain(ended.filter_map(|task| task.not_before)).min()
     }
 }
-
-impl Task {
-    fn new(record: Record) -> Self {
-        Self {
-            record,
-            running: None,
-            look: None,
-            between: None,
-            deaths: VecDeque::new(),
-            not_before: None,
-            acknowledged: false,
-            retired: false,
-        }
-    }
-
-    /// As the difference wants it.
-    fn had(&self) -> Had {
-        let phase = match &self.record.phase {
-            Phase::Ended(_) => reconcile::Phase::Ended { acknowledged: self.acknowledged },
-            _ if self.record.stopping => reconcile::Phase::Stopping,
-            Phase::Starting { .. } => reconcile::Phase::Starting,
-            Phase::Running { .. } => reconcile::Phase::Running,
-            Phase::Paused => reconcile::Phase::Paused,
-        };
-        Had { attempt: self.record.attempt, phase }
-    }
-}
-
-/// What follows from a task itself, whatever else the list says of it. `due`: it is time to look at its container.
-fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Instant) -> Option<Job> {
-    match &task.record.phase {
-        Phase::Ended(_) => None,
-        // It was begun before this process was started, or could not be finished.
-        _ if task.record.stopping => Some(Job::Stop),
-        Phase::Starting { .. } if task.record.container.is_some() && due => Some(Job::Look { patience_over: false }),
-        Phase::Starting { .. } => {
-            let wanted = wanted.filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
-            Some(Job::Start(Box::new(wanted.order.clone())))
-        }
-        Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
-        Phase::Running { .. } | Phase::Paused => due.then(|| Job::Look {
-            patience_over: task.between.is_some_and(|since| now.duration_since(since) > PATIENCE),
-        }),
-    }
-}
-
-fn kind(job: &Job) -> Kind {
-    match job {
-        Job::Start(_) => Kind::Start,
-        Job::Look { .. } => Kind::Look,
-        Job::Pause => Kind::Pause,
-        Job::Resume => Kind::Resume,
-        Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,
-    }
-}
-
-/// Whether an operation is interrupted for another one.
-fn gives_way(running: Kind, wanted: Kind) -> bool {
-    match (running, wanted) {
-        (Kind::End, _) => false,
-        (_, Kind::End) => true,
-        // A task is paused when it has started.
-        (Kind::Start, _) => false,
-        // It may be waiting for a server that is to be frozen, or for Docker in order to do the opposite.
-        (Kind::Look, _) => true,
-        (Kind::Pause | Kind::Resume, _) => running != wanted,
-    }
-}
-
-/// A record made from a container. Its revision is later than any that the lost record can have had.
-fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Record {
-    // Docker restarts it, so it was running once: that policy is set only then.
-    let ran = container.restarts;
-    let phase = match container.state {
-        ContainerState::Paused => Phase::Paused,
-        _ if ran => Phase::Running { note: Some("found again after its record was lost".to_owned()) },
-        _ => Phase::Starting { progress: Some("found again after its record was lost".to_owned()) },
-    };
-    Record {
-        rev: unix_ms,
-        phase,
-        launched: true,
-        container: Some(container.id.clone()),
-        port: container.published.as_ref().map(|(_, port)| *port),
-        cpus: container.cpus.parse().unwrap_or_default(),
-        exclusive: container.exclusive,
-        started_at: container.started_at.clone().filter(|_| ran),
-        binary: container.binary.clone().unwrap_or_default(),
-        ..Record::new(container.labels.task, container.labels.attempt, &container.labels.kind, boot_id)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -267,3 +267,6 @@ fn tag(env: &str) -> String {
 fn unusable(found: &Tarball, reason: &str) -> String {
     format!("the tarball {} cannot be used: {reason}", found.path.display())
 }
+
+#[cfg(test)]
+mod tests;

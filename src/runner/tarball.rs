@@ -136,7 +136,7 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::sys::file::Scratch;
 
@@ -159,6 +159,11 @@ mod tests {
             "0".repeat(64)
         );
         [member("a/layer.tar", &[7; 3000]), member("manifest.json", manifest.as_bytes()), vec![0; 1024]].concat()
+    }
+
+    /// Writes a small tarball of an image.
+    pub(in crate::runner) fn write(path: &Path, digest: &str) {
+        fs::write(path, saved(&format!("{digest}.json"))).expect("it can be written");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::cli::fault::Fault;
 use crate::cli::host_api::Host;
 use crate::cli::output::{self, Progress};
 use crate::cli::task_ref::TaskRef;
+use crate::config::Loaded;
 use crate::domain::state::State;
 use crate::sys::shutdown::{self, Stop};
 use crate::sys::thread;
@@ -31,11 +32,10 @@ const LOOK_QUEUED: Duration = Duration::from_secs(10);
 const HOST_AWAY: Duration = Duration::from_secs(300);
 
 /// Waits until it runs, and says how to connect; a fault if it ends before.
-pub(super) fn until_running(host: Host, task: &TaskRef) -> Result<(), Fault> {
-    let host = Arc::new(host);
+pub(super) fn until_running(mut host: Host, task: &TaskRef) -> Result<(), Fault> {
     let (sender, wakes) = mpsc::channel();
     listen_for_interrupts(&sender);
-    let are_events_flowing = listen_for_events(&host, task, &sender);
+    let are_events_flowing = listen_for_events(&host.loaded, task, &sender);
     let mut progress = Progress::default();
     let mut away_since: Option<Instant> = None;
     loop {
@@ -62,6 +62,10 @@ pub(super) fn until_running(host: Host, task: &TaskRef) -> Result<(), Fault> {
                 let since = *away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > HOST_AWAY {
                     return Err(Fault::Unreachable(format!("{text}\ntask {task} was accepted, and goes on")));
+                }
+                // Where its port is the system's choice, it returns with another one.
+                if let Ok(again) = Host::from_loaded(host.loaded.clone()) {
+                    host = again;
                 }
                 progress.show("the Host does not answer; the task goes on; trying again");
                 LOOK
@@ -154,14 +158,17 @@ fn listen_for_interrupts(sender: &Sender<Wake>) {
 }
 
 /// Wakes the sender's other end at each event of the task, and whenever events may have been missed. True while they flow.
-fn listen_for_events(host: &Arc<Host>, task: &TaskRef, sender: &Sender<Wake>) -> Arc<AtomicBool> {
+fn listen_for_events(loaded: &Loaded, task: &TaskRef, sender: &Sender<Wake>) -> Arc<AtomicBool> {
     /// The Host sends a comment now and then; after this silence the connection is taken for dead.
     const SILENCE: Duration = Duration::from_secs(60);
     let flowing = Arc::new(AtomicBool::new(false));
-    let (host, sender, flows, id) = (Arc::clone(host), sender.clone(), Arc::clone(&flowing), task.to_string());
+    let (loaded, sender, flows, id) = (loaded.clone(), sender.clone(), Arc::clone(&flowing), task.to_string());
+    let path = format!("/events?task={id}");
     let started = thread::spawn("events", move || {
         loop {
-            if let Ok((200, stream)) = host.client().stream(&format!("/events?task={id}"), SILENCE) {
+            let stream =
+                Host::from_loaded(loaded.clone()).ok().and_then(|host| host.client().stream(&path, SILENCE).ok());
+            if let Some((200, stream)) = stream {
                 flows.store(true, Ordering::Relaxed);
                 let mut lines = BufReader::new(stream);
                 let mut line = Vec::new();

@@ -160,12 +160,21 @@ impl Work {
         Ok(found.map(|found| found.into_iter().next()))
     }
 
-    /// Removes its container, and does not give up: nothing may be left behind.
+    /// Removes its container, and does not give up: nothing may be left behind. What bears its name and not its labels is
+    /// someone else's.
     fn remove(&mut self, waiting: fn(&mut Self, &str)) -> Result<(), Cancelled> {
-        let handle = self.handle();
         let mut backoff = super::backoff::Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         loop {
-            match self.docker(waiting, |docker| docker.remove(&handle))? {
+            let removed = match &self.record.container {
+                Some(id) => Ok(Some(id.clone())),
+                None => self.find(waiting)?.map(|found| found.map(|container| container.id)),
+            };
+            let removed = match removed {
+                Ok(Some(id)) => self.docker(waiting, |docker| docker.remove(&id))?,
+                Ok(None) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            match removed {
                 Ok(()) => return Ok(()),
                 Err(fault) => {
                     warning!("task {}: its container cannot be removed yet: {fault}", self.record.task);

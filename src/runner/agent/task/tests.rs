@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::ids::{Attempt, TaskId};
 use crate::runner::executor::Labels;
 use crate::runner::executor::docker_parse::ContainerExit;
 use crate::runner::record::Outcome;
@@ -76,7 +77,7 @@ fn a_container_is_looked_at_when_it_is_time_and_given_up_after_five_deaths() {
     assert_eq!(word(own_job(&task, None, true, now)), "look");
     task.between = Some(now);
     assert_eq!(word(own_job(&task, None, true, now + PATIENCE)), "look");
-    assert_eq!(word(own_job(&task, None, true, now + PATIENCE + AGAIN)), "last look");
+    assert_eq!(word(own_job(&task, None, true, now + PATIENCE + Duration::from_secs(1))), "last look");
     task.deaths = std::iter::repeat_n(now, DEATHS - 1).collect();
     assert_eq!(word(own_job(&task, None, true, now)), "look");
     task.deaths.push_back(now);

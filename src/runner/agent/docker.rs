@@ -1,0 +1,141 @@
+//! What the agent makes of what Docker tells: the whole truth, a glance, an event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Agent;
+use super::task::{Task, rebuilt};
+use crate::domain::ids::TaskId;
+use crate::runner::executor::docker_parse::{Container, DockerAction, DockerEvent, Glimpse};
+use crate::runner::judge::{Verdict, is_odd, judge};
+use crate::runner::message::Message;
+use crate::runner::record::Phase;
+use crate::runner::work::Job;
+use crate::sys::{clock, thread};
+use crate::{info, warning};
+
+/// After a death, the start that follows is waited for; if none comes, this long until a look.
+const AFTER_DEATH: Duration = Duration::from_millis(500);
+
+impl Agent {
+    /// All that Docker has of us: what is not in it does not exist.
+    pub(super) fn truth(&mut self, containers: Vec<Container>) {
+        let seen: BTreeSet<TaskId> = containers.iter().map(|container| container.labels.task).collect();
+        containers.into_iter().for_each(|container| self.found(container));
+        let now = Instant::now();
+        for (id, task) in &mut self.tasks {
+            if !seen.contains(id) && task.running.is_none() && judge(&task.record, None, false) != Verdict::AsRecorded {
+                task.look = Some(now);
+            }
+        }
+        // A kept container that the user has removed: nothing is left to remember.
+        let kept = |task: &Task| task.retired && task.running.is_none();
+        let removed: Vec<_> =
+            self.tasks.iter().filter(|(id, task)| kept(task) && !seen.contains(id)).map(|(id, _)| *id).collect();
+        removed.into_iter().for_each(|id| self.start(id, Job::Forget));
+        if !self.truth {
+            self.truth = true;
+            self.allow_complete();
+        }
+    }
+
+    /// One container of ours.
+    pub(super) fn found(&mut self, container: Container) {
+        let id = container.labels.task;
+        let Some(task) = self.tasks.get_mut(&id) else { return self.adopt(&container) };
+        if task.running.is_some() {
+            // The operation sees for itself, or has an event waiting.
+            return;
+        }
+        let ended = task.record.outcome();
+        if container.labels.attempt < task.record.attempt
+            || (container.labels.attempt == task.record.attempt && ended.is_some_and(|outcome| !outcome.kept))
+        {
+            self.start(id, Job::Sweep { container: container.id });
+        } else if container.labels.attempt > task.record.attempt {
+            warning!("task {id}: its container {} is of a later attempt than its record, and left alone", container.id);
+        } else if judge(&task.record, Some(&container), false) != Verdict::AsRecorded {
+            task.look = Some(Instant::now());
+        }
+    }
+
+    /// A container whose record was lost: the record is made again from what Docker knows.
+    pub(super) fn adopt(&mut self, container: &Container) {
+        let record = rebuilt(container, &self.node.boot_id, clock::unix_ms());
+        info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
+        if let Err(fault) = self.node.records.save(&record) {
+            warning!("task {}: {fault}", record.task);
+        }
+        self.hold(&record);
+        self.show(&record);
+        let mut task = Task::new(record);
+        task.look = Some(Instant::now());
+        self.tasks.insert(container.labels.task, task);
+    }
+
+    /// Finds what the stream of events has not told.
+    pub(super) fn glance(&mut self, list: &[(String, Glimpse)]) {
+        let mut by_id: BTreeMap<&str, Glimpse> = list.iter().map(|(id, glimpse)| (id.as_str(), *glimpse)).collect();
+        let now = Instant::now();
+        let mut busy = false;
+        for task in self.tasks.values_mut() {
+            busy |= task.running.is_some();
+            let Some(container) = &task.record.container else { continue };
+            let glimpse = by_id.remove(container.as_str());
+            if task.running.is_none() && task.look.is_none() && is_odd(&task.record, glimpse) {
+                task.look = Some(now);
+            }
+        }
+        // While something is being started, a new container is most likely its own.
+        let strange: Vec<String> = by_id.into_keys().map(ToOwned::to_owned).collect();
+        if strange.is_empty() || busy {
+            return;
+        }
+        let (node, tell) = (Arc::clone(&self.node), self.tell.clone());
+        let started = thread::spawn("inspect", move || match node.docker.inspect(&strange) {
+            // The agent ends before this only when the process does.
+            Ok(found) => drop(tell.send(Message::Found(found))),
+            Err(fault) => warning!("cannot look at the containers {}: {fault}", strange.join(", ")),
+        });
+        if let Err(fault) = started {
+            warning!("cannot look at containers: no thread can be started: {fault}");
+        }
+    }
+
+    pub(super) fn event(&mut self, event: &DockerEvent) {
+        let now = Instant::now();
+        let Some(task) = self.tasks.get_mut(&event.labels.task) else { return };
+        if event.labels.attempt != task.record.attempt {
+            return;
+        }
+        if event.action == DockerAction::Die
+            && let Some(running) = &task.running
+        {
+            running.died.set();
+        }
+        if event.action == DockerAction::Destroy && task.retired && task.running.is_none() {
+            // The user has removed a container that was kept.
+            return self.start(event.labels.task, Job::Forget);
+        }
+        if task.record.stopping || task.record.outcome().is_some() {
+            return;
+        }
+        let ran = !matches!(task.record.phase, Phase::Starting { .. });
+        match event.action {
+            DockerAction::Die if ran => {
+                task.deaths.push_back(now);
+                task.look = Some(now + AFTER_DEATH);
+            }
+            DockerAction::Start | DockerAction::Destroy if ran => task.look = Some(now),
+            // Our own pause is told too.
+            DockerAction::Pause if matches!(task.record.phase, Phase::Running { .. }) && task.running.is_none() => {
+                task.look = Some(now);
+            }
+            DockerAction::Unpause if task.record.phase == Phase::Paused && task.running.is_none() => {
+                task.look = Some(now);
+            }
+            _ => {}
+        }
+    }
+}

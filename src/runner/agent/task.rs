@@ -1,0 +1,148 @@
+//! One task in the agent's eyes, and what follows from how it stands. Pure.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::domain::reconcile::{self, Had};
+use crate::domain::state::Want;
+use crate::runner::executor::docker_parse::{Container, ContainerState};
+use crate::runner::order::Wanted;
+use crate::runner::record::{Phase, Record};
+use crate::runner::work::Job;
+use crate::sys::shutdown::Stop;
+
+/// A container that Docker is to start again may be seen ended for this long: also a daemon that was itself restarted
+/// brings back its containers one after the other.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a container may end within [`OFTEN`] before it is given up.
+pub(super) const DEATHS: usize = 5;
+
+/// One task, as the agent knows it.
+pub(super) struct Task {
+    pub(super) record: Record,
+    pub(super) running: Option<Running>,
+    /// When to look at its container.
+    pub(super) look: Option<Instant>,
+    /// Since when its container has been between two states.
+    pub(super) between: Option<Instant>,
+    /// When its container ended, lately.
+    pub(super) deaths: VecDeque<Instant>,
+    /// Nothing is tried before then.
+    pub(super) not_before: Option<Instant>,
+    /// The Host has stored its end.
+    pub(super) acknowledged: bool,
+    /// Nothing is said of it any more; its container is kept.
+    pub(super) retired: bool,
+}
+
+/// The operation on a task.
+pub(super) struct Running {
+    pub(super) kind: Kind,
+    pub(super) cancel: Stop,
+    pub(super) died: Stop,
+}
+
+/// What an operation is for, as far as another one may interrupt it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Start,
+    Look,
+    Pause,
+    Resume,
+    /// Never interrupted.
+    End,
+}
+
+impl Task {
+    pub(super) fn new(record: Record) -> Self {
+        Self {
+            record,
+            running: None,
+            look: None,
+            between: None,
+            deaths: VecDeque::new(),
+            not_before: None,
+            acknowledged: false,
+            retired: false,
+        }
+    }
+
+    /// As the difference wants it.
+    pub(super) fn had(&self) -> Had {
+        let phase = match &self.record.phase {
+            Phase::Ended(_) => reconcile::Phase::Ended { acknowledged: self.acknowledged },
+            _ if self.record.stopping => reconcile::Phase::Stopping,
+            Phase::Starting { .. } => reconcile::Phase::Starting,
+            Phase::Running { .. } => reconcile::Phase::Running,
+            Phase::Paused => reconcile::Phase::Paused,
+        };
+        Had { attempt: self.record.attempt, phase }
+    }
+}
+
+/// What follows from a task itself, whatever else the list says of it. `due`: it is time to look at its container.
+pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Instant) -> Option<Job> {
+    match &task.record.phase {
+        Phase::Ended(_) => None,
+        // It was begun before this process was started, or could not be finished.
+        _ if task.record.stopping => Some(Job::Stop),
+        Phase::Starting { .. } if task.record.container.is_some() && due => Some(Job::Look { patience_over: false }),
+        Phase::Starting { .. } => {
+            let wanted = wanted.filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
+            Some(Job::Start(Box::new(wanted.order.clone())))
+        }
+        Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
+        Phase::Running { .. } | Phase::Paused => due.then(|| Job::Look {
+            patience_over: task.between.is_some_and(|since| now.duration_since(since) > PATIENCE),
+        }),
+    }
+}
+
+pub(super) fn kind(job: &Job) -> Kind {
+    match job {
+        Job::Start(_) => Kind::Start,
+        Job::Look { .. } => Kind::Look,
+        Job::Pause => Kind::Pause,
+        Job::Resume => Kind::Resume,
+        Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,
+    }
+}
+
+/// Whether an operation is interrupted for another one.
+pub(super) fn gives_way(running: Kind, wanted: Kind) -> bool {
+    match (running, wanted) {
+        (Kind::End, _) => false,
+        (_, Kind::End) => true,
+        // A task is paused when it has started.
+        (Kind::Start, _) => false,
+        // It may be waiting for a server that is to be frozen, or for Docker in order to do the opposite.
+        (Kind::Look, _) => true,
+        (Kind::Pause | Kind::Resume, _) => running != wanted,
+    }
+}
+
+/// A record made from a container. Its revision is later than any that the lost record can have had.
+pub(super) fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Record {
+    // Docker restarts it, so it was running once: that policy is set only then.
+    let ran = container.restarts;
+    let phase = match container.state {
+        ContainerState::Paused => Phase::Paused,
+        _ if ran => Phase::Running { note: Some("found again after its record was lost".to_owned()) },
+        _ => Phase::Starting { progress: Some("found again after its record was lost".to_owned()) },
+    };
+    Record {
+        rev: unix_ms,
+        phase,
+        launched: true,
+        container: Some(container.id.clone()),
+        port: container.published.as_ref().map(|(_, port)| *port),
+        cpus: container.cpus.parse().unwrap_or_default(),
+        exclusive: container.exclusive,
+        started_at: container.started_at.clone().filter(|_| ran),
+        binary: container.binary.clone().unwrap_or_default(),
+        ..Record::new(container.labels.task, container.labels.attempt, &container.labels.kind, boot_id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::domain::ids::TaskId;
+
+/// `docker inspect --format INSPECT` of 20.10.24, for a paused and for an exited container.
+const PAUSED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"paused","Running":true,"Paused":true,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":15623,"ExitCode":0,"Error":"","StartedAt":"2026-11-23T01:12:22.684470849Z","FinishedAt":"0001-01-01T00:00:00Z"},"labels":{"hakuriver.attempt":"1","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42","hakuriver.test-image":"3adda069787df25e"},"restart":"no","ports":{"22/tcp":[{"HostIp":"127.0.0.1","HostPort":"30001"}]},"cpus":"0","shares":0,"mounts":[{"Type":"bind","Source":"/tmp/rs","Destination":"/x","Mode":"ro","RW":false,"Propagation":"rprivate"},{"Type":"bind","Source":"/s/bin/hakuriver-1","Destination":"/.hakuriver/hakuriver","Mode":"","RW":false,"Propagation":"rprivate"}]}"#;
+const EXITED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,"Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-23T01:12:24.995225927Z","FinishedAt":"2026-11-23T01:12:25.001363726Z"},"labels":{"hakuriver.attempt":"2","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42"},"restart":"unless-stopped","ports":{},"cpus":"","shares":102,"mounts":[]}"#;
+
+fn owner() -> Owner {
+    Owner { cluster: "rs".to_owned(), node: "n".to_owned() }
+}
+
+#[test]
+fn inspect_tells_all_that_a_record_is_rebuilt_from() {
+    let containers = inspected(format!("{PAUSED}\n{EXITED}\n").as_bytes(), &owner()).expect("it can be read");
+    let labels = |attempt| Labels { task: TaskId::from_u64(42), attempt: Attempt(attempt), kind: "vps".to_owned() };
+    let id = "b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c".to_owned();
+    assert_eq!(
+        containers[0],
+        Container {
+            id: id.clone(),
+            labels: labels(1),
+            state: ContainerState::Paused,
+            restarts: false,
+            published: Some(("127.0.0.1".to_owned(), 30_001)),
+            cpus: "0".to_owned(),
+            exclusive: true,
+            started_at: Some("2026-11-23T01:12:22.684470849Z".to_owned()),
+            binary: Some("/s/bin/hakuriver-1".to_owned()),
+        }
+    );
+    let finished_at = Some("2026-11-23T01:12:25.001363726Z".to_owned());
+    assert_eq!(
+        containers[1],
+        Container {
+            id,
+            labels: labels(2),
+            state: ContainerState::Exited(ContainerExit { code: 137, oom: true, finished_at }),
+            restarts: true,
+            published: None,
+            cpus: String::new(),
+            exclusive: false,
+            started_at: Some("2026-11-23T01:12:24.995225927Z".to_owned()),
+            binary: None,
+        }
+    );
+}
+
+#[test]
+fn foreign_labels_are_passed_over_and_foreign_output_is_an_error() {
+    let foreign = PAUSED.replace("\"hakuriver.task\":\"42\"", "\"hakuriver.task\":\"x\"");
+    assert_eq!(inspected(foreign.as_bytes(), &owner()), Ok(Vec::new()));
+    for other in [Owner { node: "m".to_owned(), ..owner() }, Owner { cluster: "x".to_owned(), ..owner() }] {
+        assert_eq!(inspected(PAUSED.as_bytes(), &other), Ok(Vec::new()));
+    }
+    assert!(inspected(b"{\"id\":", &owner()).expect_err("it is cut").contains("docker inspect"));
+}
+
+#[test]
+fn events_that_matter_are_read_and_others_passed_over() {
+    let line = r#"{"status":"die","id":"b78b63","from":"hakuriver-test/sshd:1","Type":"container","Action":"die","Actor":{"ID":"b78b63","Attributes":{"exitCode":"1","hakuriver.attempt":"1","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42","image":"hakuriver-test/sshd:1","name":"hakuriver-vps-42"}},"scope":"local","time":1795396342,"timeNano":1795396342791807717}"#;
+    let labels = Labels { task: TaskId::from_u64(42), attempt: Attempt(1), kind: "vps".to_owned() };
+    assert_eq!(event(line), Some(DockerEvent { container: "b78b63".to_owned(), labels, action: DockerAction::Die }));
+    for (word, action) in [
+        ("start", Some(DockerAction::Start)),
+        ("pause", Some(DockerAction::Pause)),
+        ("unpause", Some(DockerAction::Unpause)),
+        ("destroy", Some(DockerAction::Destroy)),
+        ("create", None),
+        ("exec_create: sh -c true", None),
+    ] {
+        let line = line.replace("\"Action\":\"die\"", &format!("\"Action\":\"{word}\""));
+        assert_eq!(event(&line).map(|event| event.action), action, "{word}");
+    }
+    assert_eq!(event("{\"x\":["), None);
+}
+
+#[test]
+fn the_list_shows_what_containers_do() {
+    let list = b"a1\tUp Less than a second (Paused)\nb2\tUp 3 minutes\nc3\tExited (137) 2 hours ago\nd4\tCreated\ne5\tRestarting (1) 4 seconds ago\nf6\tUp 2 minutes (unhealthy)\n";
+    let read = listed(list);
+    let expected = [
+        ("a1", Glimpse::Paused),
+        ("b2", Glimpse::Running),
+        ("c3", Glimpse::Exited),
+        ("d4", Glimpse::Created),
+        ("e5", Glimpse::Restarting),
+        ("f6", Glimpse::Running),
+    ];
+    assert_eq!(read, expected.map(|(id, glimpse)| (id.to_owned(), glimpse)));
+}
+
+#[test]
+fn complaints_are_told_apart() {
+    for (stderr, expected) in [
+        ("Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?", Complaint::Down),
+        (
+            "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
+            Complaint::Down,
+        ),
+        ("Error response from daemon: No such container: hv1", Complaint::NoSuchContainer),
+        ("Error: No such object: nope", Complaint::NoSuchContainer),
+        ("docker: Error response from daemon: No such image: sha256:1111", Complaint::NoSuchImage),
+        ("Error response from daemon: no such image: nope: No such image: nope:latest", Complaint::NoSuchImage),
+        (
+            "docker: Error response from daemon: driver failed programming external connectivity on endpoint hv2 (e09a): Bind for 127.0.0.1:30001 failed: port is already allocated",
+            Complaint::PortTaken,
+        ),
+        (
+            "docker: Error response from daemon: driver failed programming external connectivity on endpoint hv2 (0d7d): Error starting userland proxy: listen tcp4 127.0.0.1:30009: bind: address already in use",
+            Complaint::PortTaken,
+        ),
+        (
+            "docker: Error response from daemon: Conflict. The container name \"/hakuriver-vps-42\" is already in use by container \"b78b\". You have to remove (or rename) that container to be able to reuse that name.",
+            Complaint::NameTaken,
+        ),
+        ("Error response from daemon: Container 4706 is already paused", Complaint::WrongState),
+        ("Error response from daemon: Container 4706 is not paused", Complaint::WrongState),
+        ("Error response from daemon: Container 4706 is not running", Complaint::WrongState),
+        (
+            "docker: Error response from daemon: could not select device driver \"\" with capabilities: [[gpu]]",
+            Complaint::Other,
+        ),
+    ] {
+        assert_eq!(complaint(stderr), expected, "{stderr}");
+    }
+}
+
+#[test]
+fn what_docker_wraps_around_an_error_is_taken_off() {
+    let stderr = "docker: Error response from daemon: Minimum memory limit allowed is 6MB\n\nRun 'docker run --help' for more information\n";
+    assert_eq!(plain(stderr), "Minimum memory limit allowed is 6MB");
+    assert_eq!(plain("Error response from daemon: a\nb\n"), "a; b");
+}
