@@ -152,19 +152,7 @@ fn make_dir(path: &Path) -> Result<(), HostFault> {
 fn bind_address(config: &Config) -> IpAddr {
     let (wanted, auth) = (config.network.host_bind_ip, &config.auth);
     match auth.mode {
-        AuthMode::Token => {
-            if auth.absent {
-                // A line of the log for each line of the file.
-                warning!(
-                    "the configuration has no [auth], so a token is asked for; clients of 0.3 have none, and need two lines under [auth]:"
-                );
-                warning!("  mode = \"none\"");
-                warning!(
-                    "  insecure_network = true   (only where they call over a network: else this Host listens on loopback)"
-                );
-            }
-            wanted
-        }
+        AuthMode::Token => wanted,
         AuthMode::None if auth.insecure_network || wanted.is_loopback() => {
             if !wanted.is_loopback() {
                 warning!("auth.mode is \"none\": everyone who reaches {wanted} is root on every node");
