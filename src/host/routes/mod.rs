@@ -65,6 +65,8 @@ impl Handler for Api {
         }
         Ok(match route {
             Route::Submit | Route::Observed(_) => LARGE_BODY,
+            // While a body comes, its connection holds its place: a stranger's must not.
+            _ if route.audience() == Audience::Open => 0,
             _ => BODY,
         })
     }

@@ -162,6 +162,19 @@ fn report(id: &str, rev: u32, state: &str, more: &str) -> String {
 }
 
 #[test]
+fn a_stranger_s_body_is_not_waited_for() {
+    let host = Host::new();
+    let head = Head {
+        method: "GET".into(),
+        path: "/healthz".into(),
+        query: Vec::new(),
+        headers: vec![("content-type".into(), "application/json".into()), ("content-length".into(), "5".into())],
+        peer: ([127, 0, 0, 1], 1).into(),
+    };
+    assert_eq!(host.api.admit(&head).map_err(Got::of).expect("open to all"), 0);
+}
+
+#[test]
 fn a_vps_from_submit_to_killed() {
     let host = Host::new();
     let session = host.join();

@@ -85,6 +85,9 @@ impl Connection<'_> {
         let body = self.read_body(length, whole.expects_continue)?;
         let reply = guarded(|| handler.handle(&whole.head, &body)).unwrap_or_else(|fault| fault);
         drop(body);
+        if matches!(reply, Reply::Full { .. }) {
+            open.answering();
+        }
         self.answer(reply, &manner)
     }
 

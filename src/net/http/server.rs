@@ -18,17 +18,19 @@ const GRACE: Duration = Duration::from_secs(2);
 /// One open connection.
 pub(super) struct Open {
     pub(super) socket: TcpStream,
-    /// One of the three below. It leaves `IDLE` in one step: a request that was begun is never closed to make room for
+    /// One of the four below. It leaves `IDLE` in one step: a request that was begun is never closed to make room for
     /// others, and one whose connection was closed is never begun.
     state: AtomicU8,
 }
 
 /// No request, or one that is not yet admitted.
 const IDLE: u8 = 0;
-/// A request was admitted and is not yet answered.
+/// A request was admitted and is not yet carried out.
 const BUSY: u8 = 1;
+/// It is carried out, and its answer on the way: only the client is waited for.
+const ANSWERING: u8 = 2;
 /// It had to make room.
-const CLOSED: u8 = 2;
+const CLOSED: u8 = 3;
 
 impl Open {
     fn new(socket: TcpStream) -> Self {
@@ -44,14 +46,21 @@ impl Open {
         self.step(IDLE, BUSY)
     }
 
-    /// The request, if there was one, is answered.
-    pub(super) fn done(&self) {
-        self.step(BUSY, IDLE);
+    /// All that is left to do is to send a whole answer.
+    pub(super) fn answering(&self) {
+        self.step(BUSY, ANSWERING);
     }
 
-    /// Closes it, unless a request is in progress: then false. Its thread reads the end and is gone.
-    fn close_if_idle(&self) -> bool {
-        let closes = self.step(IDLE, CLOSED);
+    /// The request, if there was one, is answered.
+    pub(super) fn done(&self) {
+        if !self.step(ANSWERING, IDLE) {
+            self.step(BUSY, IDLE);
+        }
+    }
+
+    /// Closes it if it is in that state; else false. Its thread reads the end and is gone.
+    fn close_if(&self, state: u8) -> bool {
+        let closes = self.step(state, CLOSED);
         if closes {
             drop(self.socket.shutdown(Shutdown::Both));
         }
@@ -75,7 +84,7 @@ impl Table {
     /// one of them is busy.
     fn add(&self, socket: TcpStream, most: usize) -> Option<(u64, Arc<Open>)> {
         let mut table = self.lock();
-        if table.1.len() >= most && !close_oldest_idle(&mut table.1) {
+        if table.1.len() >= most && !close_oldest(&mut table.1) {
             return None;
         }
         let number = table.0;
@@ -94,7 +103,7 @@ impl Table {
     /// not after a pause, or a flood of idle connections would let in twenty clients a second.
     fn make_room(&self) {
         let mut table = self.lock();
-        close_oldest_idle(&mut table.1);
+        close_oldest(&mut table.1);
         drop(self.fewer.wait_timeout(table, PAUSE));
     }
 
@@ -119,8 +128,11 @@ impl Table {
     }
 }
 
-fn close_oldest_idle(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
-    let oldest = open.iter().find(|(_, open)| open.close_if_idle()).map(|(number, _)| *number);
+/// The oldest without a request in progress; where there is none, the oldest whose client has only to read its answer:
+/// by not reading, strangers could else keep everyone out.
+fn close_oldest(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
+    let oldest = [IDLE, ANSWERING].into_iter().find_map(|state| open.iter().find(|(_, open)| open.close_if(state)));
+    let oldest = oldest.map(|(number, _)| *number);
     oldest.is_some_and(|number| open.remove(&number).is_some())
 }
 

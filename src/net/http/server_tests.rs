@@ -300,11 +300,33 @@ fn requests_in_progress_keep_their_place_and_heads_do_not() {
 }
 
 #[test]
+fn at_the_cap_a_reader_that_stalls_goes_where_nobody_is_idle() {
+    let server = Server::start(Limits { connections: 2, ..Limits::default() });
+    let mut busy = server.connect();
+    busy.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").expect("room");
+    busy.read_exact(&mut [0; 25]).expect("it was admitted");
+    let mut stalled = server.connect();
+    stalled.write_all(b"GET /huge HTTP/1.1\r\n\r\n").expect("room in the socket");
+    stalled.read_exact(&mut [0; 64]).expect("its answer has begun");
+    let started = Instant::now();
+    let answer = server.talk("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && started.elapsed() < Duration::from_secs(10), "{answer}");
+    // What is still being done goes on.
+    busy.write_all(b"ab").expect("it is open");
+    busy.shutdown(Shutdown::Write).expect("it is open");
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.ends_with("ab"), "{answer}");
+}
+
+#[test]
 fn a_request_is_begun_or_its_connection_closed_never_both() {
     let open = Open::new(Server::start(Limits::default()).connect());
-    assert!(open.begin() && !open.close_if_idle(), "in progress");
+    assert!(open.begin() && !open.close_if(IDLE) && !open.close_if(ANSWERING), "in progress");
+    open.answering();
+    assert!(!open.close_if(IDLE), "its answer is on the way");
     open.done();
-    assert!(open.close_if_idle() && !open.begin(), "closed");
+    assert!(open.close_if(IDLE) && !open.begin(), "closed");
     open.done();
     assert!(!open.begin(), "closed for good");
 }
