@@ -30,7 +30,7 @@ run() {
     local word line='$'
     for word in "$@"; do
         case $word in
-        *[!A-Za-z0-9_./:=@%+,-]*) line+=" '$word'" ;;
+        '' | *[!A-Za-z0-9_./:=@%+,-]*) line+=" '$word'" ;;
         *) line+=" $word" ;;
         esac
     done
@@ -50,7 +50,7 @@ wait_for() {
 
 status_is() { hakuriver client status "$id" --json | grep -Eq "\"status\": ?\"$1\""; }
 container_is_gone() { [ -z "$(docker ps -aq --filter "label=hakuriver.task=$id" --filter "label=hakuriver.node=$node")" ]; }
-up_is_ready() { hakuriver client nodes --json | grep -Eq "\"status\": ?\"online\""; }
+up_is_ready() { grep -q 'ready:' "$dir/up.log" && hakuriver client nodes --json | grep -Eq "\"status\": ?\"online\""; }
 
 mkdir "$dir/bin"
 ln -s "$binary" "$dir/bin/hakuriver"

@@ -70,6 +70,7 @@ fn be_host(invocation: &Invocation) -> Result<(), Fault> {
     let (HostArgs {}, path) = args::of(invocation)?;
     let loaded = config::load(path.as_deref())?;
     begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
+    tell_of_0_3(&loaded);
     let config = loaded.config;
     let host: Part = Box::new(move |stop| {
         let mut ready = |ready: &host::Ready| {
@@ -141,6 +142,19 @@ fn begin_serving(loaded: &Loaded, log_file: Option<&Path>) -> Result<(), Fault> 
     match log_file {
         Some(file) => sys::log::to_file(file).map_err(|fault| Fault::Config(fault.to_string())),
         None => Ok(()),
+    }
+}
+
+/// A file without `[auth]` may be one of 0.3, whose clients know no tokens: says what they need. (`up` writes such a file itself,
+/// and says nothing.)
+fn tell_of_0_3(loaded: &Loaded) {
+    if loaded.exists && loaded.config.auth.absent {
+        output::error_line(&format!(
+            "note: {} has no [auth] section, so every call needs a token; clients of 0.3 have none, and need these lines:\n\
+             auth.mode = \"none\"\n\
+             auth.insecure_network = true   # to listen on more than loopback",
+            loaded.file.display()
+        ));
     }
 }
 

@@ -119,7 +119,7 @@ fn a_file_of_0_3_is_accepted_and_the_lines_its_clients_need_are_printed() {
     cluster.start_host();
     crate::wait::until("the lines are printed", SOON, || {
         let log = cluster.log("host");
-        if log.contains("mode = \"none\"") && log.contains("insecure_network") { Ok(()) } else { Err(log) }
+        if log.contains("auth.mode = \"none\"") && log.contains("insecure_network") { Ok(()) } else { Err(log) }
     });
     let log = cluster.log("host");
     assert!(log.matches("insecure_network").count() == 1 && !log.contains("\\n"), "once, and as lines: {log}");
@@ -159,6 +159,29 @@ fn the_default_file_is_the_one_beside_which_up_runs() {
     program::run(cluster.command(&binary()).args(["vps", "status"]), SOON).ok();
     assert!(home.join("cluster.db").exists());
     cluster.stop("host");
+}
+
+#[test]
+fn init_config_writes_for_its_owner_alone_and_overwrites_nothing() {
+    let cluster = bare();
+    let file = cluster.dir.join("made/config.toml");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    let init = |more: &[&str]| {
+        let mut command = cluster.command(&binary());
+        program::run(command.args(["init", "config", "--config", file.to_str().unwrap()]).args(more), SOON)
+    };
+    init(&[]).ok();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let first = fs::read_to_string(&file).unwrap();
+    init(&[]).fails(2, &["config.toml", "--force"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), first);
+    init(&["--force"]).ok();
+    assert_ne!(fs::read_to_string(&file).unwrap(), first, "fresh tokens");
+    // What it wrote is accepted, key by key.
+    let mut command = cluster.command(&binary());
+    command.args(["client", "--config", file.to_str().unwrap(), "nodes"]);
+    let output = program::run(&mut command, SOON);
+    assert!(![0, 2].contains(&output.status) && !output.stderr.contains("warning"), "{output}");
 }
 
 #[test]

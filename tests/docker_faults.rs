@@ -35,6 +35,20 @@ fn a_restarted_container_is_running_again_with_port_and_keys_unchanged() {
 }
 
 #[test]
+fn a_container_stopped_behind_our_back_is_started_again() {
+    let cluster = Cluster::up();
+    let id = cluster.submit(&[]);
+    let before = cluster.status(&id);
+    let container = cluster.container(&id);
+    docker(&["stop", "-t", "5", &container]);
+    await_ssh(&cluster, &id);
+    let after = cluster.await_status(&id, "running");
+    assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
+    assert_eq!(cluster.container(&id), container);
+    cluster.kill_vps(&id);
+}
+
+#[test]
 fn a_container_removed_behind_our_back_is_failed_and_says_so() {
     let cluster = Cluster::up();
     let id = cluster.submit(&["--cores", "1"]);

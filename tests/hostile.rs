@@ -198,6 +198,21 @@ fn two_thousand_idle_connections() {
     });
 }
 
+#[test]
+fn without_a_free_descriptor_others_are_served_all_the_same() {
+    let cluster = host();
+    raise_file_limit();
+    let pid = cluster.pid("host").to_string();
+    let limited = std::process::Command::new("prlimit").args(["--pid", &pid, "--nofile=128:"]).status().unwrap();
+    assert!(limited.success());
+    while_others_are_served(&cluster, Duration::from_secs(2), || {
+        // More than the Host has descriptors for: each new one takes the place of the oldest at once.
+        let idle: Vec<TcpStream> = (0..600).map(|_| http::connect(cluster.api)).collect();
+        assert_eq!(http::call(cluster.api, "GET", "/healthz", None, None).status, 200);
+        drop(idle);
+    });
+}
+
 /// Two thousand sockets here, and as many in the Host, which inherits the limit.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

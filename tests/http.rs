@@ -103,7 +103,12 @@ pub fn read_reply(socket: &mut impl Read) -> io::Result<Reply> {
 
 fn more(socket: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let mut buffer = [0; 16 * 1024];
-    let count = socket.read(&mut buffer)?;
+    let count = loop {
+        match socket.read(&mut buffer) {
+            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
     bytes.extend_from_slice(&buffer[..count]);
     Ok(count)
 }

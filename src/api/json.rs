@@ -4,6 +4,7 @@
 mod guard;
 pub(crate) mod value;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use nanoserde::{DeJson, DeJsonErr, DeJsonErrReason, SerJson};
@@ -43,8 +44,26 @@ impl fmt::Display for JsonFault {
 /// # Errors
 /// See [`JsonFault`].
 pub fn decode<T: DeJson>(bytes: &[u8]) -> Result<T, JsonFault> {
-    let text = guard::check(bytes)?;
-    T::deserialize_json(text).map_err(|fault| field_fault(text, &fault))
+    let text = plus_signs_removed(guard::check(bytes)?);
+    T::deserialize_json(&text).map_err(|fault| field_fault(&text, &fault))
+}
+
+/// nanoserde does not know the sign in `1e+3` (which Python writes for large numbers): `1e03` is the same, and as long.
+fn plus_signs_removed(text: &str) -> Cow<'_, str> {
+    if !text.contains("e+") && !text.contains("E+") {
+        return Cow::Borrowed(text);
+    }
+    let (mut in_string, mut is_escaped, mut before) = (false, false, ' ');
+    let replaced = text.chars().map(|char| {
+        let is_sign = !in_string && char == '+' && matches!(before, 'e' | 'E');
+        if char == '"' && !is_escaped {
+            in_string = !in_string;
+        }
+        is_escaped = in_string && char == '\\' && !is_escaped;
+        before = char;
+        if is_sign { '0' } else { char }
+    });
+    Cow::Owned(replaced.collect())
 }
 
 /// Encodes.
@@ -85,7 +104,8 @@ fn token_word(token: &nanoserde::DeJsonTok) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::node::{Heartbeat, Observed, Register};
+    use crate::api::node::{Heartbeat, Observed, Register, Usage};
+    use crate::api::public::Message;
 
     fn field(text: &str) -> String {
         match decode::<Observed>(text.as_bytes()) {
@@ -119,6 +139,7 @@ mod tests {
             "{\"a\":99999999999999999999}",
             "{\"a\":9223372036854775808}",
             "{\"a\":1,\"a\":2}",
+            "{\"a\":1,\"\\u0061\":2}",
         ] {
             assert!(matches!(decode::<Observed>(text.as_bytes()), Err(JsonFault::Malformed(_))), "{text}");
         }
@@ -150,6 +171,64 @@ mod tests {
             "version":"1","inventory":{"cpus":"0","memory_bytes":1,"siblings":[],"numa":[],"gpus":[],"more":[]}}"#;
         let register: Register = decode(text.as_bytes()).expect("it is whole");
         assert_eq!((register.hostname.as_str(), register.address), ("n", None));
+    }
+
+    #[test]
+    fn numbers_of_every_form_are_taken() {
+        for (text, expected) in [("1e+3", 1000.0), ("1E+3", 1000.0), ("1e3", 1000.0), ("2.5e-1", 0.25), ("-0", 0.0)] {
+            let usage: Usage = decode(format!(r#"{{"e+1":"e+1","cpu_percent":{text}}}"#).as_bytes())
+                .unwrap_or_else(|fault| panic!("{text}: {fault}"));
+            assert_eq!(usage.cpu_percent, Some(expected), "{text}");
+        }
+        // Also where nobody reads it.
+        let message: Message = decode(br#"{"x":[1e+16],"message":"1e+3 \" 1e+3"}"#).expect("valid");
+        assert_eq!(message.message, "1e+3 \" 1e+3");
+    }
+
+    #[test]
+    fn many_keys_cost_no_more_than_their_bytes() {
+        let object = format!("{{{}}}", (0..4_000).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(","));
+        let list = format!("[{}]", vec![object; 200].join(","));
+        let started = std::time::Instant::now();
+        guard::check(list.as_bytes()).expect("valid");
+        assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    }
+
+    /// Each field of a real body in turn gets each wrong type: what is refused, and with it the field's name.
+    #[test]
+    fn every_field_of_real_bodies_is_named_in_every_layout() {
+        let good = r#"{"session":"é😀","usage":{"cpu_percent":1.5,"memory_used_bytes":5},"gpu_info":[{"gpu_id":0,"name":"n",
+            "driver_version":"","pci_bus_id":"","gpu_utilization":-1,"graphics_clock_mhz":1,"mem_utilization":1,
+            "mem_clock_mhz":1,"memory_total_mib":1,"memory_used_mib":1,"memory_free_mib":1,"temperature":1,"fan_speed":1,
+            "power_usage_mw":1,"power_limit_mw":1}],"conditions":{"docker":true,"systemd":true,"memory_limit":true,
+            "freezer":false}}"#;
+        decode::<Heartbeat>(good.as_bytes()).expect("valid");
+        let wrong: [(&str, &str, &[&str]); 10] = [
+            (r#""session":"é😀""#, "session", &["5", "null", "[]", "{}", "true", "-1", "1.5"]),
+            (r#""cpu_percent":1.5"#, "cpu_percent", &["\"5\"", "[]", "{}", "true", "[{\"x\":1}]"]),
+            (r#""memory_used_bytes":5"#, "memory_used_bytes", &["-1", "1.5", "1e3", "\"5\"", "[5]", "{}", "false"]),
+            (r#""gpu_id":0"#, "gpu_id", &["-1", "4294967296", "1.0", "\"0\"", "null", "[0]", "{\"y\":0}"]),
+            (r#""gpu_utilization":-1"#, "gpu_utilization", &["1.5", "1e3", "\"-1\"", "null", "true"]),
+            (r#""power_limit_mw":1"#, "power_limit_mw", &["1.5", "\"1\"", "null", "{}"]),
+            (r#""docker":true"#, "docker", &["1", "\"true\"", "null", "[]", "0.5"]),
+            (r#""freezer":false"#, "freezer", &["0", "\"\"", "null", "{}"]),
+            (r#""usage":{"cpu_percent":1.5,"memory_used_bytes":5}"#, "usage", &["5", "null", "[]", "\"x\"", "true"]),
+            (r#""driver_version":"""#, "driver_version", &["5", "null", "[\"a\"]", "1e400".split_at(3).0]),
+        ];
+        for (part, name, values) in wrong {
+            assert!(good.contains(part), "{part}");
+            for value in values {
+                let plain = good.replacen(part, &format!("\"{name}\":{value}"), 1);
+                let spread = plain.replace(':', " :\r\n\t ").replace(',', "\n ,\n");
+                let dense = plain.replace(['\n', ' '], "");
+                for text in [plain, spread, dense] {
+                    match decode::<Heartbeat>(text.as_bytes()) {
+                        Err(JsonFault::Field { field, .. }) => assert_eq!(field, name, "{text}"),
+                        other => panic!("{text} gave {other:?}"),
+                    }
+                }
+            }
+        }
     }
 
     #[test]

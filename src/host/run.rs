@@ -25,6 +25,10 @@ use super::{HostFault, Ready};
 
 /// See [`super::run`].
 pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
+    // A thousand connections and tunnels need more than the usual limit.
+    if let Err(error) = process::raise_file_limit() {
+        warning!("cannot raise the limit of open files: {error}");
+    }
     make_dir(&config.paths.state_dir)?;
     let mut store = Store::open(&config.db_file).map_err(of_store)?;
     let cluster_id = cluster_id(&mut store).map_err(of_store)?;

@@ -77,7 +77,9 @@ impl Client {
     pub fn call(&self, method: &str, path: &str, body: Option<&str>, timeout: Duration) -> Result<Answer, ClientFault> {
         match self.call_once(method, path, body, timeout) {
             // A kept connection may have been closed by the server just before we wrote. GET and PUT may be repeated.
-            Err(ClientFault::Broken { reason, .. }) if method != "POST" && reason.starts_with(CLOSED) => {
+            Err(ClientFault::Broken { reason, .. })
+                if matches!(method, "GET" | "PUT") && reason.starts_with(CLOSED) =>
+            {
                 self.call_once(method, path, body, timeout)
             }
             result => result,
@@ -102,13 +104,12 @@ impl Client {
         body.map(|body| Answer { status, body }).map_err(|fault| self.fault(path, &fault))
     }
 
-    /// A GET whose answer is read as it comes. `life` bounds the whole stream: a server that has vanished is noticed at its
-    /// end, and the caller takes the stream up again where it was.
+    /// A GET whose answer is read as it comes, for as long as it comes; `idle` is the longest silence.
     ///
     /// # Errors
     /// See [`ClientFault`].
-    pub fn stream(&self, path: &str, life: Duration) -> Result<(u16, Box<dyn Read + Send>), ClientFault> {
-        let response = self.send("GET", path, (), None, Some(life))?;
+    pub fn stream(&self, path: &str, idle: Duration) -> Result<(u16, Box<dyn Read + Send>), ClientFault> {
+        let response = self.send("GET", path, (), None, Some(idle))?;
         let status = response.status().as_u16();
         Ok((status, Box::new(response.into_body().into_reader())))
     }
@@ -119,7 +120,7 @@ impl Client {
         path: &str,
         body: B,
         whole: Option<Duration>,
-        stream: Option<Duration>,
+        idle: Option<Duration>,
     ) -> Result<Response<Body>, ClientFault> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(bearer) = &self.bearer {
@@ -137,8 +138,7 @@ impl Client {
             .configure_request(request)
             .allow_non_standard_methods(true)
             .timeout_global(whole)
-            .timeout_recv_response(stream.map(|life| life.min(Duration::from_secs(30))))
-            .timeout_recv_body(stream)
+            .timeout_per_read(idle)
             .build();
         self.agent.run(request).map_err(|fault| self.fault(path, &fault))
     }
@@ -155,9 +155,13 @@ impl Client {
             ureq::Error::Timeout(_) => (true, "no answer in time".to_owned()),
             ureq::Error::BadUri(uri) => (false, format!("'{uri}' is not a valid address")),
             ureq::Error::Io(fault) => match fault.kind() {
-                // These come from connect(2) alone.
+                // std has no kind for a name that cannot be looked up, only this text.
+                _ if fault.to_string().starts_with("failed to lookup address") => (false, fault.to_string()),
+                // These come from connect(2) alone: the last is a firewall's.
                 Kind::ConnectionRefused => (false, "connection refused".to_owned()),
-                Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => (false, fault.to_string()),
+                Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable | Kind::PermissionDenied => {
+                    (false, fault.to_string())
+                }
                 Kind::ConnectionReset | Kind::BrokenPipe | Kind::UnexpectedEof | Kind::ConnectionAborted => {
                     (true, format!("{CLOSED} ({fault})"))
                 }
@@ -179,3 +183,145 @@ impl Client {
 const LOOKUP: &str = "failed to lookup address information";
 /// How the reason of a broken connection begins, where the server closed it.
 const CLOSED: &str = "the connection was closed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Reads a request's head and body; its first line, or None at the end of the connection.
+    fn request(reader: &mut BufReader<TcpStream>) -> Option<String> {
+        let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
+        reader.read_line(&mut first).ok().filter(|n| *n > 0)?;
+        loop {
+            line.clear();
+            reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+            let lower = line.trim().to_ascii_lowercase();
+            if lower.is_empty() {
+                break;
+            }
+            if let Some(number) = lower.strip_prefix("content-length: ") {
+                length = number.parse().expect("a number");
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).ok()?;
+        Some(first.trim().to_owned())
+    }
+
+    /// Serves one connection after the other, with as many answers as each entry says before it is closed; the requests seen.
+    fn server(answers: Vec<Vec<&'static str>>) -> (SocketAddr, Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (seen, requests) = channel();
+        thread::spawn(move || {
+            for (answers, socket) in answers.into_iter().zip(listener.incoming()) {
+                let mut reader = BufReader::new(socket.expect("a client came"));
+                for answer in answers {
+                    let Some(line) = request(&mut reader) else { break };
+                    let _nobody_asks = seen.send(line);
+                    if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        (address, requests)
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    fn client(address: SocketAddr) -> Client {
+        Client::new(&format!("http://{address}/"), Some("t0k"))
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_the_connection_is_kept() {
+        let no = "HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\nno";
+        let away = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        let (address, requests) = server(vec![vec![no, away, OK]]);
+        let client = client(address);
+        let answer = client.call("POST", "/kill/1", None, SOON).expect("an answer");
+        assert_eq!((answer.status, answer.body.as_slice()), (409, &b"no"[..]));
+        assert_eq!(client.call("GET", "/a", None, SOON).expect("not followed").status, 302);
+        assert_eq!(client.call("PUT", "/b", Some("{}"), SOON).expect("an answer").status, 200);
+        let seen: Vec<String> = requests.try_iter().collect();
+        assert_eq!(seen, ["POST /kill/1 HTTP/1.1", "GET /a HTTP/1.1", "PUT /b HTTP/1.1"]);
+    }
+
+    #[test]
+    fn nobody_there_is_unreachable() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        for base in [format!("http://{address}"), "http://no-such-name.invalid:1".to_owned()] {
+            let fault = Client::new(&base, None).call("POST", "/submit", Some("{}"), SOON).expect_err("nobody");
+            assert!(matches!(&fault, ClientFault::Unreachable { url, .. } if *url == base), "{fault}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_or_never_comes_is_broken_and_the_text_hides_the_query() {
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nhalf";
+        let (address, _requests) = server(vec![vec![cut], vec![]]);
+        let fault = client(address).call("POST", "/submit?secret=1", Some("{}"), SOON).expect_err("cut");
+        assert!(matches!(&fault, ClientFault::Broken { .. }) && !fault.to_string().contains("secret"), "{fault}");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let silent = client(listener.local_addr().expect("it is bound"));
+        let fault = silent.call("GET", "/a", None, Duration::from_millis(100)).expect_err("silence");
+        assert!(matches!(&fault, ClientFault::Broken { reason, .. } if reason.contains("in time")), "{fault}");
+    }
+
+    #[test]
+    fn a_kept_connection_that_was_closed_is_replaced_for_what_may_be_repeated() {
+        for method in ["GET", "PUT"] {
+            let (address, requests) = server(vec![vec![OK], vec![OK]]);
+            let client = client(address);
+            client.call("GET", "/first", None, SOON).expect("an answer");
+            // Another kept connection may be tried before the end of this one has come: the answer is the same.
+            let answer = client.call(method, "/second", None, SOON).expect("repeated on a new connection");
+            assert_eq!(answer.body, b"ok");
+            assert_eq!(requests.iter().take(2).count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_post_that_may_have_been_carried_out_is_not_repeated() {
+        // The request is read, and the connection closed without an answer.
+        let (address, requests) = server(vec![vec![OK, ""], vec![OK]]);
+        let client = client(address);
+        client.call("GET", "/first", None, SOON).expect("an answer");
+        let fault = client.call("POST", "/submit", Some("{}"), SOON).expect_err("no answer");
+        assert!(matches!(fault, ClientFault::Broken { .. }), "{fault}");
+        assert_eq!(requests.try_iter().count(), 2, "the first GET and one POST");
+    }
+
+    #[test]
+    fn a_stream_lives_longer_than_its_longest_silence_and_ends_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || {
+            let mut reader = BufReader::new(listener.accept().expect("a client came").0);
+            request(&mut reader).expect("a request");
+            let socket = reader.get_mut();
+            socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").expect("room");
+            for _ in 0..8 {
+                thread::sleep(Duration::from_millis(100));
+                socket.write_all(b"1\r\nx\r\n").expect("it reads");
+            }
+            // Silent from here on, and not closed.
+            thread::sleep(SOON);
+        });
+        let started = std::time::Instant::now();
+        let (status, mut stream) = client(address).stream("/events", Duration::from_millis(500)).expect("it begins");
+        let mut got = [0; 8];
+        stream.read_exact(&mut got).expect("800 ms of life, with 100 ms of silence each");
+        assert_eq!((status, &got), (200, b"xxxxxxxx"));
+        stream.read_exact(&mut [0]).expect_err("silent for too long");
+        assert!(started.elapsed() < SOON / 2, "{:?}", started.elapsed());
+    }
+}

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::sys::{socket, thread};
 
@@ -20,8 +21,10 @@ pub fn run(a: TcpStream, b: TcpStream) -> (u64, u64) {
         drop(socket.set_nodelay(true));
         drop(socket::keep_alive(socket, 60, 20));
     }
-    let (Ok(a_in), Ok(b_out)) = (a.try_clone(), b.try_clone()) else { return (0, 0) };
+    // Shared, not cloned: a tunnel has two descriptors and no more.
+    let (a, b) = (Arc::new(a), Arc::new(b));
     let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let (a_in, b_out) = (Arc::clone(&a), Arc::clone(&b));
     let there = thread::spawn("tunnel-up", move || {
         // The other side is waiting for this number, or has panicked.
         let _ = tell.send(one_way(&a_in, &b_out));
@@ -81,6 +84,7 @@ fn copy(from: &mut impl Read, to: &mut impl Write, copied: &mut u64) -> io::Resu
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::time::Duration;
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
@@ -128,11 +132,84 @@ mod tests {
 
     #[test]
     fn a_side_that_breaks_ends_both() {
-        let (client, a) = pair();
+        let (mut client, a) = pair();
         let (b, server) = pair();
         let relay = std::thread::spawn(move || run(a, b));
+        // Closed with something unread in it: a reset, not an end.
+        client.write_all(b"unread").expect("room in the socket");
+        server.peek(&mut [0]).expect("it has arrived");
         drop(server);
+        // The client has closed nothing, and is told all the same.
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out can be set");
+        match client.read(&mut [0]) {
+            Ok(0) => {}
+            Ok(n) => panic!("{n} bytes from nowhere"),
+            Err(fault) => assert!(!is_time_out(&fault), "{fault}"),
+        }
         drop(client);
         relay.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_reader_that_stalls_stalls_its_writer_and_nobody_else() {
+        let (client, a) = pair();
+        let (b, mut server) = pair();
+        let relay = std::thread::spawn(move || run(a, b));
+        server.set_write_timeout(Some(Duration::from_millis(500))).expect("a time-out can be set");
+        let block = vec![7; 1 << 20];
+        let mut sent = 0;
+        let fault = loop {
+            match server.write(&block) {
+                Ok(n) => sent += n,
+                Err(fault) => break fault,
+            }
+            assert!(sent < 256 << 20, "what is not read piles up somewhere");
+        };
+        assert!(is_time_out(&fault), "{fault}");
+        // The other direction is not held up.
+        (&client).write_all(b"hello").expect("room in the socket");
+        server.read_exact(&mut [0; 5]).expect("it arrives");
+        // And nothing of what was sent is lost.
+        server.shutdown(Shutdown::Write).expect("it is open");
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            (&client).read_to_end(&mut got).expect("the end arrives");
+            got.len()
+        });
+        assert_eq!(reader.join().expect("it does not panic"), sent);
+        drop(server);
+        assert_eq!(relay.join().expect("it does not panic"), (5, sent as u64));
+    }
+
+    #[test]
+    fn stdin_and_stdout_are_carried_and_the_end_of_stdin_is_a_half_close() {
+        let (client, mut server) = pair();
+        let (mut stdin, input) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let (mut stdout, output) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let relay = std::thread::spawn(move || stdio(input.into(), output.into(), client));
+        stdin.write_all(b"question").expect("room");
+        drop(stdin);
+        let mut question = String::new();
+        server.read_to_string(&mut question).expect("the end arrives");
+        assert_eq!(question, "question");
+        server.write_all(b"answer").expect("its other half is still open");
+        drop(server);
+        let mut answer = String::new();
+        stdout.read_to_string(&mut answer).expect("the end arrives");
+        assert_eq!(answer, "answer");
+        relay.join().expect("it does not panic").expect("it went well");
+    }
+
+    #[test]
+    fn stdio_ends_with_the_socket_while_stdin_is_open() {
+        let (client, server) = pair();
+        let (_stdin, input) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let (_stdout, output) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        drop(server);
+        stdio(input.into(), output.into(), client).expect("it went well");
+    }
+
+    fn is_time_out(fault: &io::Error) -> bool {
+        matches!(fault.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
     }
 }

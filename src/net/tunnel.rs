@@ -5,8 +5,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The longest line of either side, with its newline.
-const LONGEST: usize = 256;
+/// The longest hello, with its newline.
+const LONGEST_HELLO: usize = 256;
+/// The longest answer: a reason may name a node, whose name alone may have 253 characters.
+const LONGEST_ANSWER: usize = 1024;
 
 /// What a client asked for. Debug hides the token.
 #[derive(PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub enum HelloFault {
 /// # Errors
 /// See [`HelloFault`].
 pub fn read_hello(socket: &TcpStream, limit: Duration) -> Result<Hello, HelloFault> {
-    let line = read_line(socket, limit).map_err(|fault| match fault.kind() {
+    let line = read_line::<LONGEST_HELLO>(socket, limit).map_err(|fault| match fault.kind() {
         io::ErrorKind::InvalidData => HelloFault::Format,
         io::ErrorKind::TimedOut => HelloFault::Timeout,
         _ => HelloFault::Closed,
@@ -66,19 +68,21 @@ pub fn say_hello(
 ) -> io::Result<Result<(), String>> {
     let token = token.map(|token| format!(" {token}")).unwrap_or_default();
     socket.write_all(format!("REQUEST_TUNNEL {task_id}{token}\n").as_bytes())?;
-    let line = read_line(socket, limit)?;
+    let line = read_line::<LONGEST_ANSWER>(socket, limit)?;
     let line = String::from_utf8_lossy(&line);
     match line.trim_end() {
         "SUCCESS" => Ok(Ok(())),
         line => match line.strip_prefix("ERROR ") {
             Some(reason) => Ok(Err(reason.to_owned())),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not that of an SSH proxy port")),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, NO_TUNNEL)),
         },
     }
 }
 
+const NO_TUNNEL: &str = "the answer is not that of an SSH proxy port";
+
 /// Reads up to and with the first newline, and answers what stands before it.
-fn read_line(mut socket: &TcpStream, limit: Duration) -> io::Result<Vec<u8>> {
+fn read_line<const LONGEST: usize>(mut socket: &TcpStream, limit: Duration) -> io::Result<Vec<u8>> {
     let end = Instant::now() + limit;
     let mut buffer = [0_u8; LONGEST];
     let mut filled = 0;
@@ -106,7 +110,7 @@ fn read_line(mut socket: &TcpStream, limit: Duration) -> io::Result<Vec<u8>> {
             break buffer[..filled - 1].to_vec();
         }
         if filled == buffer.len() {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, NO_TUNNEL));
         }
     };
     socket.set_read_timeout(None)?;
@@ -157,6 +161,33 @@ mod tests {
         assert_eq!(read_hello(&server, Duration::from_millis(50)), Err(HelloFault::Timeout));
         drop(client);
         assert_eq!(read_hello(&server, Duration::from_secs(5)), Err(HelloFault::Closed));
+    }
+
+    #[test]
+    fn a_long_reason_arrives_and_what_is_no_answer_is_called_that() {
+        let (client, mut server) = pair();
+        let reason = "x".repeat(700);
+        server.write_all(format!("ERROR {reason}\n").as_bytes()).expect("room in the socket");
+        assert_eq!(say_hello(&client, "7", None, Duration::from_secs(5)).expect("an answer"), Err(reason));
+        for other in ["SSH-2.0-OpenSSH_9.2\r\n".to_owned(), "x".repeat(2_000)] {
+            let (client, mut server) = pair();
+            server.write_all(other.as_bytes()).expect("room in the socket");
+            let fault = say_hello(&client, "7", None, Duration::from_secs(5)).expect_err("no tunnel's");
+            assert_eq!(fault.to_string(), NO_TUNNEL);
+        }
+    }
+
+    #[test]
+    fn one_byte_now_and_then_does_not_extend_the_time() {
+        let (mut client, server) = pair();
+        let writer = std::thread::spawn(move || {
+            while client.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        assert_eq!(read_hello(&server, Duration::from_millis(200)), Err(HelloFault::Timeout));
+        drop(server);
+        writer.join().expect("it does not panic");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum Verdict {
     LetRestart,
     /// Between two states: look again in a while.
     Between,
+    /// It stays ended although it is to run: start it.
+    StartAgain,
     /// It is over.
     Over(Outcome),
 }
@@ -59,21 +61,14 @@ fn ran(record: &Record, seen: &Container, patience_over: bool) -> Verdict {
         }
         // `docker restart`, and the daemon's own restart, go through "exited".
         ContainerState::Exited(_) if !patience_over => Verdict::Between,
-        ContainerState::Exited(exit) => {
-            let text = "its container was stopped on the node, which nobody here asked for; it is kept";
-            let outcome = Outcome::exited(exit.code, exit.oom, None);
-            Verdict::Over(Outcome { kept: true, ..with_state_of_failure(outcome, text) })
-        }
+        // A daemon that was killed finds its containers alive, stops them, and then takes them for stopped by a user
+        // (seen with Docker 20.10): `unless-stopped` does not bring those back. Nobody here asked for an end.
+        ContainerState::Exited(_) => Verdict::StartAgain,
     }
 }
 
 fn removed() -> Verdict {
     Verdict::Over(Outcome::failed("its container was removed behind our back"))
-}
-
-/// A VPS that was stopped by someone else has not completed, whatever its exit status.
-fn with_state_of_failure(outcome: Outcome, reason: &str) -> Outcome {
-    Outcome { state: super::record::Ending::Failed, reason: Some(reason.to_owned()), ..outcome }
 }
 
 /// How a container ended, in words.
@@ -186,11 +181,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stays_stopped_is_over_and_kept() {
-        let Verdict::Over(outcome) = judge(&record(Phase::Paused), Some(&seen(exited(0))), true) else {
-            panic!("it ended")
-        };
-        assert_eq!((outcome.state, outcome.exit_code, outcome.kept), (Ending::Failed, Some(0), true));
+    fn one_that_stays_stopped_is_started_again() {
+        for phase in [Phase::Paused, Phase::Running { note: None }] {
+            assert_eq!(judge(&record(phase), Some(&seen(exited(0))), true), Verdict::StartAgain);
+        }
     }
 
     #[test]

@@ -26,6 +26,17 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Lets this process have as many open files and sockets as the system allows it, 65,536 at most. The usual limit, 1,024,
+/// is there for programs that use select(2).
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_file_limit() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard)?)
+}
+
 /// Random for each start of the machine (`<root>/proc/sys/kernel/random/boot_id`).
 ///
 /// # Errors
@@ -60,6 +71,14 @@ fn non_empty(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_limit_is_raised() {
+        use nix::sys::resource::{Resource, getrlimit};
+        raise_file_limit().expect("the kernel takes it");
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is one");
+        assert!(soft >= hard.min(65_536), "{soft} of {hard}");
+    }
 
     #[test]
     fn start_time_is_read_past_a_nasty_name() {

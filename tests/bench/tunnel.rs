@@ -42,6 +42,8 @@ pub fn measure() -> Vec<Figure> {
             &format!("TCP:127.0.0.1:{source}"),
         ])
         .stdin(Stdio::null())
+        // It complains of every stream that we leave.
+        .stderr(Stdio::null())
         .spawn()
         .expect("socat (make bench installs it)");
     closely("socat listens", || TcpStream::connect(("127.0.0.1", socat_port)).ok());

@@ -1,6 +1,8 @@
 //! The check that comes before every decoder: RFC 8259, without recursion.
 
-use super::JsonFault;
+use std::borrow::Cow;
+
+use super::{JsonFault, value};
 
 /// Nothing of ours is deeper than 6.
 const DEEPEST: usize = 32;
@@ -18,8 +20,8 @@ enum Expect {
     CommaOrEnd,
 }
 
-/// The keys of an object that is open; None is a list.
-type Frame<'a> = Option<Vec<&'a [u8]>>;
+/// The keys of an object that is open, without their escapes; None is a list.
+type Frame<'a> = Option<Vec<Cow<'a, str>>>;
 
 /// Checks `bytes`: one JSON value, UTF-8, at most 32 deep, integers within 64 bits with sign, no key twice in an object.
 ///
@@ -50,6 +52,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, JsonFault> {
                 expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
                 at += 1;
             }
+            // Nothing in it.
             (Expect::ValueOrEnd, b']') | (Expect::KeyOrEnd, b'}') => {
                 stack.pop();
                 expect = Expect::CommaOrEnd;
@@ -67,16 +70,15 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, JsonFault> {
                     Ok(end) => end,
                     Err(what) => return fault(what),
                 };
-                let key = &bytes[at..end];
                 let Some(Some(keys)) = stack.last_mut() else { unreachable!("keys are expected in objects alone") };
-                if keys.contains(&key) {
-                    return fault("the same key a second time");
-                }
-                // Looked through one by one: more than a few hundred keys are nobody's honest request.
+                // Each is remembered: more than a few hundred keys are nobody's honest request.
                 if keys.len() == 4_096 {
                     return fault("an object with more than 4096 keys");
                 }
-                keys.push(key);
+                // `"a"` and `"\u0061"` are the same key.
+                let inner = &text[at + 1..end - 1];
+                let plain = !inner.contains('\\');
+                keys.push(if plain { Cow::Borrowed(inner) } else { Cow::Owned(value::unescaped(&text[at..end])) });
                 at = blank(bytes, end);
                 if bytes.get(at) != Some(&b':') {
                     return Err(JsonFault::Malformed(format!("expected ':' at byte {}", at + 1)));
@@ -91,7 +93,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, JsonFault> {
                     (Some(_), b',') => expect = Expect::Key,
                     (None, b',') => expect = Expect::Value,
                     (Some(_), b'}') | (None, b']') => {
-                        stack.pop();
+                        if stack.pop().flatten().is_some_and(has_twins) {
+                            return fault("the same key twice in the object that ends");
+                        }
                     }
                     (Some(_), _) => return fault("expected ',' or '}'"),
                     (None, _) => return fault("expected ',' or ']'"),
@@ -101,6 +105,13 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, JsonFault> {
         }
         at = blank(bytes, at);
     }
+}
+
+/// Is a key in it twice? At the end of an object, and sorted: looking through all of them for each new one would make
+/// a body of a few megabytes cost minutes.
+fn has_twins(mut keys: Vec<Cow<'_, str>>) -> bool {
+    keys.sort_unstable();
+    keys.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 /// The first place from `at` that is not blank.

@@ -237,6 +237,11 @@ impl Parser<'_> {
     }
 }
 
+/// The text of a string in double quotes, which the guard has let through.
+pub(super) fn unescaped(quoted: &str) -> String {
+    Parser { rest: quoted }.string()
+}
+
 fn unicode(chars: &mut std::str::Chars<'_>) -> char {
     let first = unit(chars);
     let code = if (0xd800..0xdc00).contains(&first) {

@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice, Read as _, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::parse::{self, LONGEST_HEAD, Parsed, Whole};
@@ -12,9 +11,10 @@ use super::{Handler, Limits, Reply};
 
 /// What is read at once. On the stack, so that an idle connection has no buffer.
 const PART: usize = 4 << 10;
-/// After a refusal, what the client still sends is read for this long, so that it sees the answer and not a reset.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
+/// After a refusal, what the client still sends is read for this long and dropped, so that it sees the answer and not a
+/// reset: many clients look for an answer only when all of their body is sent.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 20;
 
 /// What becomes of the connection after an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) fn serve(open: &Open, peer: SocketAddr, handler: &dyn Handler, limits
     loop {
         // An error is a client that is gone, or too slow: there is nobody to tell.
         let after = connection.one(open, peer, handler).unwrap_or(After::Close);
-        open.busy.store(false, Ordering::Relaxed);
+        open.done();
         match after {
             After::Next => {}
             After::Close => break,
@@ -77,7 +77,10 @@ impl Connection<'_> {
             let what = format!("the body has {} bytes; at most {largest} are taken here", whole.content_length);
             return self.refuse(Reply::error(413, &what), &whole, manner);
         }
-        open.busy.store(true, Ordering::Relaxed);
+        if !open.begin() {
+            // Closed meanwhile to make room: nothing is done of which the answer could not be sent.
+            return Ok(After::Close);
+        }
         let length = usize::try_from(whole.content_length).expect("not above the limit, which is a usize");
         let body = self.read_body(length, whole.expects_continue)?;
         let reply = guarded(|| handler.handle(&whole.head, &body)).unwrap_or_else(|fault| fault);

@@ -50,12 +50,13 @@ pub(super) fn head(bytes: &[u8], peer: SocketAddr) -> Parsed {
         head: Head { method: String::new(), path: String::new(), query: Vec::new(), headers: Vec::new(), peer },
         length,
         content_length: 0,
-        keep_alive: !old,
+        keep_alive: false,
         expects_continue: false,
         no_body: false,
         old,
     };
     let mut has_length = false;
+    let (mut closes, mut stays) = (false, false);
     for header in request.headers.iter() {
         let name = header.name.to_ascii_lowercase();
         let Ok(value) = std::str::from_utf8(header.value) else {
@@ -76,13 +77,18 @@ pub(super) fn head(bytes: &[u8], peer: SocketAddr) -> Parsed {
                     _ => return Parsed::Refused(400, "the Content-Length is not a number"),
                 }
             }
-            "connection" if value.eq_ignore_ascii_case("close") => whole.keep_alive = false,
-            "connection" if value.eq_ignore_ascii_case("keep-alive") => whole.keep_alive = true,
+            "connection" => {
+                for option in value.split(',').map(str::trim) {
+                    closes |= option.eq_ignore_ascii_case("close");
+                    stays |= option.eq_ignore_ascii_case("keep-alive");
+                }
+            }
             "expect" if value.eq_ignore_ascii_case("100-continue") => whole.expects_continue = true,
             _ => {}
         }
         whole.head.headers.push((name, value.to_owned()));
     }
+    whole.keep_alive = !closes && (stays || !old);
     let method = request.method.unwrap_or_default();
     whole.no_body = method == "HEAD";
     whole.head.method = if whole.no_body { "GET".to_owned() } else { method.to_owned() };
@@ -157,6 +163,10 @@ mod tests {
         assert!(!whole("GET / HTTP/1.1\r\nConnection: Close\r\n\r\n").keep_alive);
         assert!(!whole("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(whole("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").keep_alive);
+        // The header is a list: libwww-perl sends this.
+        assert!(!whole("GET / HTTP/1.1\r\nConnection: TE, close\r\n\r\n").keep_alive);
+        assert!(whole("GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\n\r\n").keep_alive);
+        assert!(!whole("GET / HTTP/1.1\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n").keep_alive);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{Handler, Limits, connection};
 use crate::sys::shutdown::Stop;
 use crate::sys::{socket, thread};
 
-/// How long a full table of descriptors, or a system without room for a thread, is waited out.
+/// How long a full table of descriptors, or a system without room for a thread, is waited out at most.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long requests in progress may still take when the server ends.
 const GRACE: Duration = Duration::from_secs(2);
@@ -18,8 +18,45 @@ const GRACE: Duration = Duration::from_secs(2);
 /// One open connection.
 pub(super) struct Open {
     pub(super) socket: TcpStream,
-    /// A request was admitted and is not yet answered: it is not closed to make room for others.
-    pub(super) busy: AtomicBool,
+    /// One of the three below. It leaves `IDLE` in one step: a request that was begun is never closed to make room for
+    /// others, and one whose connection was closed is never begun.
+    state: AtomicU8,
+}
+
+/// No request, or one that is not yet admitted.
+const IDLE: u8 = 0;
+/// A request was admitted and is not yet answered.
+const BUSY: u8 = 1;
+/// It had to make room.
+const CLOSED: u8 = 2;
+
+impl Open {
+    fn new(socket: TcpStream) -> Self {
+        Self { socket, state: AtomicU8::new(IDLE) }
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// A request was admitted; false if the connection is closed already.
+    pub(super) fn begin(&self) -> bool {
+        self.step(IDLE, BUSY)
+    }
+
+    /// The request, if there was one, is answered.
+    pub(super) fn done(&self) {
+        self.step(BUSY, IDLE);
+    }
+
+    /// Closes it, unless a request is in progress: then false. Its thread reads the end and is gone.
+    fn close_if_idle(&self) -> bool {
+        let closes = self.step(IDLE, CLOSED);
+        if closes {
+            drop(self.socket.shutdown(Shutdown::Both));
+        }
+        closes
+    }
 }
 
 /// The open connections by age.
@@ -43,7 +80,7 @@ impl Table {
         }
         let number = table.0;
         table.0 += 1;
-        let open = Arc::new(Open { socket, busy: AtomicBool::new(false) });
+        let open = Arc::new(Open::new(socket));
         table.1.insert(number, Arc::clone(&open));
         Some((number, open))
     }
@@ -53,8 +90,12 @@ impl Table {
         self.fewer.notify_all();
     }
 
+    /// Closes the oldest connection without a request in progress, and waits until one is gone with its descriptor: at once,
+    /// not after a pause, or a flood of idle connections would let in twenty clients a second.
     fn make_room(&self) {
-        close_oldest_idle(&mut self.lock().1);
+        let mut table = self.lock();
+        close_oldest_idle(&mut table.1);
+        drop(self.fewer.wait_timeout(table, PAUSE));
     }
 
     /// Closes the idle ones now, and the busy ones when their grace is over.
@@ -79,11 +120,8 @@ impl Table {
 }
 
 fn close_oldest_idle(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
-    let oldest = open.iter().find(|(_, open)| !open.busy.load(Ordering::Relaxed)).map(|(number, _)| *number);
-    let Some(closed) = oldest.and_then(|number| open.remove(&number)) else { return false };
-    // Its thread reads the end and is gone.
-    drop(closed.socket.shutdown(Shutdown::Both));
-    true
+    let oldest = open.iter().find(|(_, open)| open.close_if_idle()).map(|(number, _)| *number);
+    oldest.is_some_and(|number| open.remove(&number).is_some())
 }
 
 /// Serves until `stop`; returns when the connections are closed. An accept error is logged and waited out, never the end.
@@ -104,9 +142,6 @@ pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, s
             Err(fault) => {
                 complain(&format!("cannot accept a connection: {fault}"));
                 table.make_room();
-                if stop.wait(PAUSE) {
-                    break;
-                }
                 continue;
             }
         };
@@ -116,8 +151,9 @@ pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, s
         };
         let (table_of_thread, handler, limits) = (Arc::clone(&table), Arc::clone(&handler), Arc::clone(&limits));
         let started = thread::spawn("http", move || {
-            // Also when it panics, the place in the table is given back.
+            // Also when it panics, the place in the table is given back: after the descriptor, as locals go in reverse order.
             let _place = Place { table: table_of_thread, number };
+            let open = open;
             connection::serve(&open, peer, handler.as_ref(), &limits);
         });
         if let Err(fault) = started {

@@ -2,11 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::net::http::{Head, Reply};
 
-struct Echo;
+#[derive(Default)]
+struct Echo {
+    /// Endless streams that are being written.
+    streams: Arc<AtomicUsize>,
+    /// A request of `/slow` has come, and waits until this is 0 again.
+    slow: AtomicUsize,
+}
 
 impl Handler for Echo {
     fn admit(&self, head: &Head) -> Result<usize, Reply> {
@@ -21,6 +28,34 @@ impl Handler for Echo {
                 content_type: "text/plain",
                 write: Box::new(|out| out.write_all(b"one").and_then(|()| out.write_all(b"two"))),
             },
+            "/endless" => {
+                let streams = Arc::clone(&self.streams);
+                streams.fetch_add(1, Ordering::SeqCst);
+                let write = move |out: &mut dyn std::io::Write| {
+                    let ended = loop {
+                        if let Err(fault) = out.write_all(&[b'x'; 4096]) {
+                            break fault;
+                        }
+                    };
+                    streams.fetch_sub(1, Ordering::SeqCst);
+                    Err(ended)
+                };
+                Reply::Stream { status: 200, content_type: "text/plain", write: Box::new(write) }
+            }
+            "/huge" => Reply::Full { status: 200, content_type: "text/plain", body: Arc::from(vec![b'x'; 64 << 20]) },
+            "/slow" => {
+                self.slow.store(1, Ordering::SeqCst);
+                while self.slow.load(Ordering::SeqCst) == 1 {
+                    std::thread::yield_now();
+                }
+                Reply::Full { status: 200, content_type: "text/plain", body: Arc::from([]) }
+            }
+            "/upgrade" => Reply::Upgrade {
+                head: "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(),
+                take: Box::new(|mut socket, early| {
+                    socket.write_all(&[b"got ", early.as_slice()].concat()).expect("room in the socket");
+                }),
+            },
             _ => Reply::Full { status: 200, content_type: "text/plain", body: Arc::from(body) },
         }
     }
@@ -29,6 +64,7 @@ impl Handler for Echo {
 struct Server {
     address: SocketAddr,
     stop: Stop,
+    echo: Arc<Echo>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -37,9 +73,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let stop = Stop::new();
-        let theirs = stop.clone();
-        let thread = std::thread::spawn(move || serve(listener, Arc::new(Echo), limits, &theirs));
-        Self { address, stop, thread: Some(thread) }
+        let echo = Arc::new(Echo::default());
+        let (theirs, handler) = (stop.clone(), Arc::clone(&echo));
+        let thread = std::thread::spawn(move || serve(listener, handler, limits, &theirs));
+        Self { address, stop, echo, thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -61,7 +98,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.set();
-        self.thread.take().expect("joined once").join().expect("it does not panic");
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("it does not panic");
+        }
     }
 }
 
@@ -133,21 +172,163 @@ fn a_client_that_expects_100_gets_it_before_it_sends() {
     assert!(rest.ends_with("ab"), "{rest}");
 }
 
+/// Sends `byte` every 20 ms until the server has closed the connection; how long that took.
+fn trickle(mut socket: TcpStream, byte: u8) -> Duration {
+    let started = Instant::now();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out can be set");
+    loop {
+        assert!(started.elapsed() < Duration::from_secs(10), "a byte now and then extends the time for ever");
+        if socket.write_all(&[byte]).is_err() {
+            return started.elapsed();
+        }
+        match socket.read(&mut [0; 256]) {
+            Err(fault) if matches!(fault.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            _ => return started.elapsed(),
+        }
+    }
+}
+
 #[test]
 fn one_byte_now_and_then_does_not_extend_the_time_for_a_head() {
     let server = Server::start(quick());
     let mut socket = server.connect();
-    let started = Instant::now();
+    socket.write_all(b"GET / HTTP/1.1\r\nX-Slow: ").expect("room in the socket");
     // Each byte comes well within the idle time; all of them together do not come within the head's.
-    let refused = b"GET / HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-        .iter()
-        .any(|byte| {
-            std::thread::sleep(Duration::from_millis(20));
-            socket.write_all(&[*byte]).is_err()
-        });
-    let mut answer = Vec::new();
-    let closed = refused || socket.read_to_end(&mut answer).is_ok() || started.elapsed() < Duration::from_secs(10);
-    assert!(closed && answer.is_empty(), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(trickle(socket, b'a') >= Duration::from_millis(150));
+}
+
+#[test]
+fn one_byte_now_and_then_does_not_extend_the_time_for_a_body() {
+    let server = Server::start(Limits { body_time: Duration::from_millis(200), ..Limits::default() });
+    let mut socket = server.connect();
+    socket.write_all(b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n").expect("room in the socket");
+    assert!(trickle(socket, b'a') >= Duration::from_millis(150));
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_after_its_time() {
+    let server = Server::start(quick());
+    assert_eq!(server.talk(""), "");
+    // Also after an answer.
+    let answer = server.talk("GET / HTTP/1.1\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_given_up() {
+    let server = Server::start(Limits { write_time: Duration::from_millis(200), connections: 1, ..Limits::default() });
+    let mut stalled = server.connect();
+    stalled.write_all(b"GET /huge HTTP/1.1\r\n\r\n").expect("room in the socket");
+    // It is in progress, so nobody else gets its place; but it has an end.
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut other = server.connect();
+        let _refused = other.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        if other.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200 OK") {
+            break;
+        }
+        assert!(Instant::now() < end, "the stalled reader keeps its place");
+    }
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
+    let server = Server::start(Limits::default());
+    let mut socket = server.connect();
+    let body = vec![b'x'; 20 << 20];
+    let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    socket.write_all(head.as_bytes()).expect("room in the socket");
+    socket.write_all(&body).expect("it is read, and dropped");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("no reset");
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[test]
+fn an_http_1_0_client_gets_its_answer_and_the_end() {
+    let server = Server::start(Limits::default());
+    let answer = server.talk("GET / HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn an_upgrade_hands_over_the_socket_and_what_was_read() {
+    let server = Server::start(Limits::default());
+    let answer = server.talk("GET /upgrade HTTP/1.1\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nearly");
+    assert_eq!(answer, "HTTP/1.1 101 Switching Protocols\r\n\r\ngot early");
+}
+
+#[test]
+fn the_writer_of_a_stream_ends_when_its_client_goes() {
+    let server = Server::start(Limits::default());
+    let mut socket = server.connect();
+    socket.write_all(b"GET /endless HTTP/1.1\r\n\r\n").expect("room in the socket");
+    socket.read_exact(&mut [0; 64]).expect("it streams");
+    assert_eq!(server.echo.streams.load(Ordering::SeqCst), 1);
+    drop(socket);
+    let end = Instant::now() + Duration::from_secs(10);
+    while server.echo.streams.load(Ordering::SeqCst) != 0 {
+        assert!(Instant::now() < end, "the writer goes on without a reader");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn requests_in_progress_keep_their_place_and_heads_do_not() {
+    let server = Server::start(Limits { connections: 2, ..Limits::default() });
+    // The oldest is in progress: its body is still coming.
+    let mut busy = server.connect();
+    busy.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").expect("room");
+    busy.read_exact(&mut [0; 25]).expect("it was admitted");
+    // Heads that are slow take one another's place, not everyone's.
+    let slow: Vec<TcpStream> = (0..5)
+        .map(|_| {
+            let mut socket = server.connect();
+            socket.write_all(b"GET / HT").expect("room in the socket");
+            socket
+        })
+        .collect();
+    let answer = server.talk("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    drop(slow);
+    busy.write_all(b"ab").expect("it is open");
+    busy.shutdown(Shutdown::Write).expect("it is open");
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.ends_with("ab"), "{answer}");
+}
+
+#[test]
+fn a_request_is_begun_or_its_connection_closed_never_both() {
+    let open = Open::new(Server::start(Limits::default()).connect());
+    assert!(open.begin() && !open.close_if_idle(), "in progress");
+    open.done();
+    assert!(open.close_if_idle() && !open.begin(), "closed");
+    open.done();
+    assert!(!open.begin(), "closed for good");
+}
+
+#[test]
+fn stop_ends_idle_connections_at_once_and_lets_a_request_finish() {
+    let mut server = Server::start(Limits::default());
+    let (mut idle, mut busy) = (server.connect(), server.connect());
+    busy.write_all(b"GET /slow HTTP/1.1\r\n\r\n").expect("room in the socket");
+    let end = Instant::now() + Duration::from_secs(10);
+    while server.echo.slow.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < end, "the request was not begun");
+        std::thread::yield_now();
+    }
+    let started = Instant::now();
+    server.stop.set();
+    idle.read_to_end(&mut Vec::new()).expect("closed");
+    server.echo.slow.store(0, Ordering::SeqCst);
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).expect("answered, then closed");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    server.thread.take().expect("joined once").join().expect("it does not panic");
+    assert!(started.elapsed() < GRACE, "{:?}", started.elapsed());
+    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
 }
 
 #[test]

@@ -11,9 +11,9 @@ use crate::runner::record::{Phase, Record};
 use crate::runner::work::Job;
 use crate::sys::shutdown::Stop;
 
-/// A container that Docker is to start again may be seen ended for this long: also a daemon that was itself restarted
-/// brings back its containers one after the other.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// A container that Docker is to start again may be seen ended for this long before we start it: also a daemon that was
+/// itself restarted brings back its containers one after the other.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a container may end within [`OFTEN`] before it is given up.
 pub(super) const DEATHS: usize = 5;
 

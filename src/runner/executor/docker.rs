@@ -121,6 +121,14 @@ impl Docker {
         }
     }
 
+    /// Starts a container that has ended; one that runs stays as it is.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn start(&self, container: &str) -> Result<(), DockerFault> {
+        self.call(docker_args::start(container), RUN).map(drop)
+    }
+
     /// Freezes or thaws all processes of a container.
     ///
     /// # Errors

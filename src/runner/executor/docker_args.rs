@@ -132,6 +132,11 @@ pub fn inspect<S: AsRef<str>>(containers: &[S]) -> Vec<String> {
     argv.0
 }
 
+/// Starts one that has ended.
+pub fn start(container: &str) -> Vec<String> {
+    Words::of(["start", container]).0
+}
+
 /// Asks to end: TERM, and KILL after `grace_s` seconds.
 pub fn stop(container: &str, grace_s: u32) -> Vec<String> {
     Words::of(["stop", "--time", &grace_s.to_string(), container]).0

@@ -8,7 +8,7 @@ use super::banner::{Heard, listen};
 use crate::runner::executor::docker_parse::Container;
 use crate::runner::judge::{Verdict, judge};
 use crate::runner::message::Next;
-use crate::runner::record::Phase;
+use crate::runner::record::{Outcome, Phase};
 use crate::sys::clock;
 use crate::{info, warning};
 
@@ -33,6 +33,11 @@ impl Work {
                     self.note("its container ended and is being restarted");
                     return Next::LookAgain;
                 }
+                Verdict::StartAgain => {
+                    if let Some(next) = self.start_again() {
+                        return next;
+                    }
+                }
                 Verdict::Frozen => {
                     self.change(Phase::Paused);
                     return Next::Nothing;
@@ -55,6 +60,23 @@ impl Work {
                         return next;
                     }
                 }
+            }
+        }
+    }
+
+    /// Starts a container that stays ended. None: look at what it does now.
+    fn start_again(&mut self) -> Option<Next> {
+        let handle = self.handle();
+        info!("task {}: its container was stopped on the node and is started again", self.record.task);
+        match self.docker(Self::quietly, |docker| docker.start(&handle)) {
+            Err(_) => Some(Next::Nothing),
+            Ok(Ok(())) => None,
+            Ok(Err(fault)) => {
+                let text =
+                    format!("its container was stopped on the node, and cannot be started again (it is kept): {fault}");
+                warning!("task {} ended: {text}", self.record.task);
+                self.end(Outcome { kept: true, ..Outcome::failed(&text) });
+                Some(Next::Nothing)
             }
         }
     }
