@@ -223,6 +223,12 @@ fn a_host_that_is_down_is_status_3() {
     ] {
         cluster.cli(args).fails(3, &[&address]);
     }
+    // A name that nobody knows is no answer either, and nothing to try for half a minute.
+    let text = std::fs::read_to_string(cluster.config("config")).unwrap();
+    let named = text.replacen("[network]\n", "[network]\nhost_reachable_address = \"no-such-host.invalid\"\n", 1);
+    std::fs::write(cluster.config("config"), named).unwrap();
+    let submit = cluster.cli(&["vps", "submit", "--public-key-string", KEY]);
+    submit.fails(3, &["cannot reach the Host", "no-such-host.invalid", "network.host_reachable_address"]);
 }
 
 #[test]

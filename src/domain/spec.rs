@@ -185,6 +185,21 @@ impl FromStr for Mount {
     }
 }
 
+impl Mount {
+    /// No place in the container has two.
+    ///
+    /// # Errors
+    /// One sentence that names both.
+    pub fn check_distinct(mounts: &[Self]) -> Result<(), SpecFault> {
+        for (at, mount) in mounts.iter().enumerate() {
+            if let Some(first) = mounts[..at].iter().find(|first| first.container == mount.container) {
+                return Err(SpecFault(format!("two mounts have the same place in the container: {first} and {mount}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Where the product's own files stand in a container.
 const OWN_ROOT: &str = "/.hakuriver";
 

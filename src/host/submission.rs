@@ -257,6 +257,7 @@ fn container(
         None => rules.default_mounts.clone(),
         Some(texts) => {
             let mounts: Vec<Mount> = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(bad)?;
+            Mount::check_distinct(&mounts).map_err(bad)?;
             for mount in &mounts {
                 allowed(mount, rules)?;
             }

@@ -165,6 +165,8 @@ impl Client {
                 Kind::ConnectionReset | Kind::BrokenPipe | Kind::UnexpectedEof | Kind::ConnectionAborted => {
                     (true, format!("{CLOSED} ({fault})"))
                 }
+                // A name that cannot be resolved has no kind of its own.
+                _ if fault.to_string().starts_with(LOOKUP) => (false, fault.to_string()),
                 _ => (true, fault.to_string()),
             },
             other => (true, other.to_string()),
@@ -177,6 +179,8 @@ impl Client {
     }
 }
 
+/// How std begins the error of a name that has no address.
+const LOOKUP: &str = "failed to lookup address information";
 /// How the reason of a broken connection begins, where the server closed it.
 const CLOSED: &str = "the connection was closed";
 

@@ -58,11 +58,10 @@ pub(super) fn body(args: &SubmitArgs) -> Result<SubmitBody, String> {
         body.privileged = Some(true);
     }
     if !args.mount.is_empty() {
-        let mounts = args.mount.iter().map(|text| match text.parse::<Mount>() {
-            Ok(mount) => Ok(mount.to_string()),
-            Err(fault) => Err(format!("--mount: {fault}")),
-        });
-        body.additional_mounts = Some(mounts.collect::<Result<_, _>>()?);
+        let mounts = args.mount.iter().map(|text| text.parse()).collect::<Result<Vec<Mount>, _>>();
+        let mounts = mounts.and_then(|mounts| Mount::check_distinct(&mounts).map(|()| mounts));
+        let mounts = mounts.map_err(|fault| format!("--mount: {fault}"))?;
+        body.additional_mounts = Some(mounts.iter().map(ToString::to_string).collect());
     }
     if let Some(name) = &args.name {
         let name: TaskName = name.parse().map_err(|fault| format!("--name: {fault}"))?;

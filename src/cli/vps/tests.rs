@@ -113,6 +113,7 @@ fn bad_values_never_leave_the_machine() {
         (&["--name", "Dev"], "--name: "),
         (&["--mount", "/a"], "--mount: "),
         (&["--mount", "a:/b"], "--mount: "),
+        (&["--mount", "/a:/c", "--mount", "/b:/c/"], "--mount: two mounts have the same place in the container"),
         (&["--env", "=x"], "--env: "),
         (&["--env", "A"], "--env: "),
         (&["--env", "A=x\ny"], "--env: environment variable A: its value has a line break"),

@@ -73,6 +73,7 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("either", Box::new(move |b| (b.targets, b.gpu_count) = (targets(&["n1::0"]), Some(1)))),
         ("idempotency_key", Box::new(|b| b.idempotency_key = Some("k".repeat(129)))),
         ("line break", Box::new(|b| b.env_vars = [("A".to_owned(), "x\ny".to_owned())].into_iter().collect())),
+        ("same place", Box::new(|b| b.additional_mounts = Some(vec!["/srv/a:/a".into(), "/srv/b:/a/".into()]))),
         ("mount", Box::new(|b| b.additional_mounts = Some(vec!["/srv".into()]))),
     ];
     for (word, edit) in cases {
