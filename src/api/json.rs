@@ -231,6 +231,54 @@ mod tests {
         }
     }
 
+    /// Bytes of real bodies changed at random (the same ones in each run): nothing panics or hangs, and what the guard lets
+    /// through, every reader behind it can read or refuses by name.
+    #[test]
+    fn broken_bodies_are_refused_and_do_no_harm() {
+        let seeds: [&[u8]; 3] = [
+            br#"{"session":"s\"\u00e9","complete":true,"tasks":[{"task_id":"1","attempt":1,"rev":-2,"state":"x","y":[{}]}]}"#,
+            br#"{"session":"s","usage":{"cpu_percent":1.5e+1,"max_temp":null},"gpu_info":[],"conditions":{"docker":false}}"#,
+            br#"{"task_type":"vps","env_vars":{"A":"\ud83d\ude00"},"required_gpus":[[0,1],null],"targets":["a:0"],"x":-0.5}"#,
+        ];
+        let pieces: [&[u8]; 16] = [
+            b"{", b"}", b"[", b"]", b",", b":", b"\"", b"\\", b"\\u", b"null", b"-", b"1e+", b"/*", b"\0", b"\xff",
+            b" ",
+        ];
+        let mut state = 7_u64;
+        let mut random = |below: usize| {
+            // The generator of Knuth's MMIX.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..30_000 {
+            let mut bytes = seeds[random(seeds.len())].to_vec();
+            for _ in 0..=random(3) {
+                let (at, piece) = (random(bytes.len()), pieces[random(pieces.len())]);
+                match random(4) {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => drop(bytes.splice(at..at, piece.iter().copied())),
+                    2 => drop(bytes.remove(at.min(bytes.len() - 2))),
+                    _ => bytes[at] = piece[0],
+                }
+                if bytes.len() < 2 {
+                    bytes.extend_from_slice(b"{}");
+                }
+            }
+            let valid = guard::check(&bytes).is_ok();
+            for malformed in [
+                matches!(Value::parse(&bytes), Err(JsonFault::Malformed(_))),
+                matches!(crate::api::submit::decode(&bytes), Err(JsonFault::Malformed(_))),
+                matches!(decode::<Observed>(&bytes), Err(JsonFault::Malformed(_))),
+                matches!(decode::<Heartbeat>(&bytes), Err(JsonFault::Malformed(_))),
+            ] {
+                assert_eq!(malformed, !valid, "{}", String::from_utf8_lossy(&bytes));
+            }
+            if valid { taken += 1 } else { refused += 1 }
+        }
+        assert!(taken > 1_000 && refused > 10_000, "{taken} valid and {refused} broken: the test tries too little");
+    }
+
     #[test]
     fn what_is_encoded_is_decoded() {
         let mut heartbeat = Heartbeat { session: "a\"\\\n\t\u{1}\u{7f}é😀".to_owned(), ..Heartbeat::default() };

@@ -155,8 +155,6 @@ impl Client {
             ureq::Error::Timeout(_) => (true, "no answer in time".to_owned()),
             ureq::Error::BadUri(uri) => (false, format!("'{uri}' is not a valid address")),
             ureq::Error::Io(fault) => match fault.kind() {
-                // std has no kind for a name that cannot be looked up, only this text.
-                _ if fault.to_string().starts_with("failed to lookup address") => (false, fault.to_string()),
                 // These come from connect(2) alone: the last is a firewall's.
                 Kind::ConnectionRefused => (false, "connection refused".to_owned()),
                 Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable | Kind::PermissionDenied => {
