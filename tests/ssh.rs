@@ -154,8 +154,17 @@ fn a_host_key_is_checked_and_the_user_s_own_file_stays_clean() {
     assert!(result.stderr.contains("Host key verification failed"), "{result}");
 
     assert_eq!(own.map(|path| fs::read(path).unwrap_or_default()), before, "the user's known_hosts");
+    // ssh obeys the first option that names a user: the one given to it, not ours.
+    let as_other = cluster.ssh(&one, &["-l", "nobody", "--", "id"]);
+    assert!(as_other.status == 255 && as_other.stderr.contains("nobody@"), "{as_other}");
+    // Whoever ends it, its file goes.
+    assert_eq!(cluster.ssh(&other, &["--", "id -u"]).ok(), "0\n");
+    let kept = cluster.dir.join("home/.hakuriver/known_hosts.d");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 2);
     cluster.kill_vps(&one);
-    cluster.kill_vps(&other);
+    cluster.cli(&["client", "kill", &other]).ok();
+    cluster.await_status(&other, "killed");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
 }
 
 /// ssh reads the home directory of the account, not $HOME.

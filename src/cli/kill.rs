@@ -12,6 +12,8 @@ pub(super) fn any(task: &TaskRef, config: Option<&Path>) -> Result<(), Fault> {
     let host = Host::of(config)?;
     let id = task.id(&host)?;
     output::line(&host.post(&format!("/kill/{id}"))?);
+    // Of a VPS; another kind of task has none.
+    ssh::known_hosts::forget(id);
     Ok(())
 }
 
