@@ -199,6 +199,20 @@ fn two_thousand_idle_connections() {
 }
 
 #[test]
+fn silent_connections_cannot_hold_every_place_of_the_ssh_proxy() {
+    let cluster = host();
+    raise_file_limit();
+    let silent: Vec<TcpStream> = (0..1_200).map(|_| http::connect(cluster.tunnel)).collect();
+    let mut asks = http::connect(cluster.tunnel);
+    asks.write_all(b"REQUEST_TUNNEL 1\n").unwrap();
+    let mut answer = String::new();
+    asks.read_to_string(&mut answer).unwrap();
+    // Long before the silent ones run into their time-out.
+    assert_eq!(answer, "ERROR Not authorised.\n");
+    drop(silent);
+}
+
+#[test]
 fn without_a_free_descriptor_others_are_served_all_the_same() {
     let cluster = host();
     raise_file_limit();

@@ -1,9 +1,10 @@
 //! The SSH proxy: `REQUEST_TUNNEL <task_id>[ <token>]`, a look at the task, a connection to its node, then raw bytes.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::domain::ids::TaskId;
@@ -36,6 +37,7 @@ pub(super) struct Tunnel {
 /// Accepts until `stop`.
 pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
     let open = Arc::new(AtomicUsize::new(0));
+    let strangers = Arc::new(Strangers::default());
     loop {
         let socket = match socket::accept(listener, stop) {
             Ok(Some((socket, _))) => socket,
@@ -48,13 +50,15 @@ pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
             }
         };
         let place = Place::take(&open);
-        if open.load(Ordering::Relaxed) > CONNECTIONS {
+        // At the cap the oldest that has not said what it wants goes; where every one carries bytes, the new one does.
+        if open.load(Ordering::Relaxed) > CONNECTIONS && !strangers.close_oldest() {
             continue;
         }
+        let Some(stranger) = strangers.add(&socket) else { continue };
         let tunnel = tunnel.clone();
         let started = thread::spawn("tunnel", move || {
             let _place = place;
-            tunnel.connection(socket);
+            tunnel.connection(socket, stranger);
         });
         if let Err(error) = started {
             warning!("the SSH proxy cannot start a thread: {error}");
@@ -78,10 +82,49 @@ impl Drop for Place {
     }
 }
 
+/// The connections that have not yet said what they want, by age.
+#[derive(Default)]
+struct Strangers(Mutex<(u64, BTreeMap<u64, TcpStream>)>);
+
+/// A place among them; given back when dropped.
+struct Stranger {
+    all: Arc<Strangers>,
+    number: u64,
+}
+
+impl Strangers {
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, TcpStream>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None: no descriptor is left for it.
+    fn add(self: &Arc<Self>, socket: &TcpStream) -> Option<Stranger> {
+        let socket = socket.try_clone().ok()?;
+        let mut inner = self.lock();
+        let number = inner.0;
+        inner.0 += 1;
+        inner.1.insert(number, socket);
+        Some(Stranger { all: self.clone(), number })
+    }
+
+    /// False: there is none.
+    fn close_oldest(&self) -> bool {
+        let oldest = self.lock().1.pop_first();
+        // Its thread reads the end and is gone.
+        oldest.is_some_and(|(_, socket)| socket.shutdown(Shutdown::Both).is_ok())
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.all.lock().1.remove(&self.number);
+    }
+}
+
 impl Tunnel {
     /// One client, to the end. A client that breaks off is nobody's fault.
-    fn connection(&self, mut client: TcpStream) {
-        let node = match self.open(&client) {
+    fn connection(&self, mut client: TcpStream, stranger: Stranger) {
+        let node = match self.open(&client, stranger) {
             Ok(node) => node,
             Err(Some(reason)) => {
                 let _ = refuse(&mut client, &reason);
@@ -101,7 +144,7 @@ impl Tunnel {
     }
 
     /// The connection to the task's sshd. Err: what the client is told; None if it has gone.
-    fn open(&self, client: &TcpStream) -> Result<TcpStream, Option<String>> {
+    fn open(&self, client: &TcpStream, stranger: Stranger) -> Result<TcpStream, Option<String>> {
         let hello = read_hello(client, HELLO_TIME).map_err(|fault| match fault {
             HelloFault::Format => Some("Invalid request format.".to_owned()),
             HelloFault::Timeout => Some("Timeout waiting for request.".to_owned()),
@@ -110,6 +153,7 @@ impl Tunnel {
         if self.tokens.check(hello.token.as_deref(), Audience::User) != Standing::Welcome {
             return Err(Some("Not authorised.".to_owned()));
         }
+        drop(stranger);
         let way = self.way_to(&hello.task_id).map_err(Some)?;
         TcpStream::connect_timeout(&way.address, CONNECT_TIME).map_err(|error| {
             Some(match error.kind() {

@@ -237,7 +237,7 @@ impl Records {
                 Ok(text) => self.decode(&text).map_err(|fault| format!("{}: {fault}", file.display())),
                 // Made, and not yet written; or removed but for its folder. Nothing was started.
                 Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-                    if let Err(fault) = fs::remove_dir_all(&path) {
+                    if let Err(fault) = file::remove_tree(&path) {
                         found.warnings.push(format!("cannot remove {}: {fault}", path.display()));
                     }
                     continue;
@@ -279,11 +279,9 @@ impl Records {
     pub fn remove(&self, task: TaskId, attempt: Attempt) -> io::Result<()> {
         let folder = self.folder(task, attempt);
         // The record goes last of all: while it is there, the rest belongs to something.
-        let gone = fs::remove_dir_all(folder.join("box"))
-            .or_else(not_there)
-            .and_then(|()| fs::remove_dir_all(folder.join("out")).or_else(not_there))
-            .and_then(|()| fs::remove_dir_all(&folder).or_else(not_there));
-        gone.map_err(|fault| io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", folder.display())))
+        file::remove_tree(&folder.join("box"))?;
+        file::remove_tree(&folder.join("out"))?;
+        file::remove_tree(&folder)
     }
 
     fn encode(&self, record: &Record) -> String {
@@ -367,10 +365,6 @@ impl Records {
             binary: file.binary,
         })
     }
-}
-
-fn not_there(fault: io::Error) -> io::Result<()> {
-    if fault.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(fault) }
 }
 
 #[cfg(test)]

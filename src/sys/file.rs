@@ -91,6 +91,68 @@ pub fn read_foreign(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Removes a folder and all that is in it, however deep: somebody hostile may have filled it, though nobody writes there
+/// any more. No link is followed. That it is not there is no error.
+///
+/// Folders within folders are moved up before they are emptied, so neither descriptors nor stack grow with the depth
+/// (`remove_dir_all` holds one descriptor and one frame for each level).
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let with_path =
+        |fault: io::Error| io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display()));
+    match fs::symlink_metadata(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(fault) => return Err(with_path(fault)),
+        Ok(seen) if !seen.is_dir() => return fs::remove_file(path).map_err(with_path),
+        Ok(_) => {}
+    }
+    empty(path).and_then(|()| fs::remove_dir(path)).map_err(with_path)
+}
+
+fn empty(top: &Path) -> io::Result<()> {
+    let mut moved = 0_u64;
+    loop {
+        let mut found = false;
+        for entry in fs::read_dir(top)? {
+            let entry = entry?;
+            found = true;
+            let path = entry.path();
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            for inner in fs::read_dir(&path)? {
+                let inner = inner?;
+                if inner.file_type()?.is_dir() {
+                    let place = free_name(top, &mut moved)?;
+                    fs::rename(inner.path(), place)?;
+                } else {
+                    fs::remove_file(inner.path())?;
+                }
+            }
+            fs::remove_dir(&path)?;
+        }
+        if !found {
+            return Ok(());
+        }
+    }
+}
+
+/// A name in `top` that nothing has.
+fn free_name(top: &Path, last: &mut u64) -> io::Result<std::path::PathBuf> {
+    loop {
+        *last += 1;
+        let place = top.join(format!("moved-{last}"));
+        match fs::symlink_metadata(&place) {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(place),
+            Err(fault) => return Err(fault),
+            Ok(_) => {}
+        }
+    }
+}
+
 /// Makes a directory (and its parents) with `mode` if it is not there; those that are there stay as they are.
 ///
 /// # Errors
@@ -175,6 +237,34 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_is_removed_however_deep_and_links_in_it_are_not_followed() {
+        let scratch = Scratch::new();
+        let kept = scratch.0.join("kept");
+        fs::create_dir(&kept).expect("it can be made");
+        fs::write(kept.join("file"), "x").expect("it can be written");
+        let top = scratch.0.join("top");
+        fs::create_dir(&top).expect("it can be made");
+        // Built from the inside out, since a path of that length cannot be said.
+        let built = scratch.0.join("built");
+        for level in 0..5_000 {
+            fs::create_dir(&built).expect("it can be made");
+            if level == 0 {
+                fs::write(built.join("moved-1"), "x").expect("it can be written");
+                std::os::unix::fs::symlink(&kept, built.join("link")).expect("it can be made");
+            } else {
+                fs::rename(&top, built.join("deeper")).expect("it can be moved");
+            }
+            if level == 0 {
+                fs::remove_dir(&top).expect("it is empty");
+            }
+            fs::rename(&built, &top).expect("it can be moved");
+        }
+        remove_tree(&top).expect("it can be removed");
+        assert!(!top.exists() && kept.join("file").exists());
+        remove_tree(&top).expect("that it is not there is no error");
+    }
     use std::os::unix::fs::symlink;
 
     #[test]

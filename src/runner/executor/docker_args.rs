@@ -65,6 +65,8 @@ pub fn run_vps(run: &VpsRun) -> Vec<String> {
     argv.option("--user", "0:0");
     // An image may name another signal, which our process 1 would not take for the end.
     argv.option("--stop-signal", "TERM");
+    // A daemon with `"init": true` would put a process 1 of its own before ours.
+    argv.word("--init=false");
     argv.option("--publish", format!("{}:{}:22", bracketed(run.address), run.port));
     if let Some(pinned) = &run.pinned {
         argv.option("--cpuset-cpus", pinned.cpus.to_string());
@@ -255,7 +257,7 @@ mod tests {
     fn a_plain_vps_word_by_word() {
         let expected = "run -d --name hakuriver-vps-42 --hostname vps-42 --label hakuriver.cluster=c1 \
             --label hakuriver.node=node1 --label hakuriver.task=42 --label hakuriver.attempt=1 --label hakuriver.kind=vps \
-            --restart no --user 0:0 --stop-signal TERM --publish 192.0.2.1:30001:22 --cpu-shares 102 \
+            --restart no --user 0:0 --stop-signal TERM --init=false --publish 192.0.2.1:30001:22 --cpu-shares 102 \
             --log-driver json-file --log-opt max-size=10m --log-opt max-file=2 \
             --mount type=bind,source=/s/bin/hakuriver-1,target=/.hakuriver/hakuriver,readonly \
             --mount type=bind,source=/s/tasks/42.1/box,target=/.hakuriver/task,readonly \

@@ -29,6 +29,8 @@ const STRETCH: Duration = Duration::from_secs(2);
 const PORT_TRIES: u32 = 100;
 /// How many lines of a failed container's output are told.
 const LINES: u32 = 20;
+/// A box holds keys and variables: a submit's body has 16 MiB at most, and JSON may double it.
+const LARGEST_BOX: usize = 32 << 20;
 
 impl Work {
     /// Starts it, or goes on with a start that was interrupted.
@@ -139,9 +141,10 @@ impl Work {
 
     /// Writes what the container is to read; the answer is its public host key.
     fn prepare_box(&self, order: &VpsOrder) -> Result<String, Halt> {
-        let seed = host_key::new_seed();
-        let key = HostKey::from_seed_hex(&seed).expect("a new seed has 64 hexadecimal digits");
         let task = self.record.task;
+        let folder = self.node.records.folder(task, self.record.attempt);
+        let path = folder.join("box").join(box_file::FILE);
+        let (seed, key) = kept_seed(&path).unwrap_or_else(new_key);
         let mut env = order.env.clone();
         env.push(("HAKURIVER_TASK_ID".to_owned(), task.to_string()));
         if let Some(numa) = order.numa {
@@ -155,14 +158,10 @@ impl Work {
             argv: Vec::new(),
             env,
         };
-        let folder = self.node.records.folder(task, self.record.attempt);
         let made = file::make_dir(&folder, 0o700)
             .and_then(|()| file::make_dir(&folder.join("box"), 0o700))
             .and_then(|()| file::make_dir(&folder.join("out"), 0o700))
-            .and_then(|()| {
-                let path = folder.join("box").join(box_file::FILE);
-                file::write_atomic(&path, json::encode(&content).as_bytes(), 0o600)
-            });
+            .and_then(|()| file::write_atomic(&path, json::encode(&content).as_bytes(), 0o600));
         made.map_err(|fault| over(format!("this node cannot store the task: {fault}")))?;
         Ok(key.public_line())
     }
@@ -415,6 +414,20 @@ fn phase_text(content: &[u8]) -> Option<String> {
 /// Without control characters, and not longer than `limit` characters.
 fn printable(line: &str, limit: usize) -> String {
     line.chars().filter(|c| !c.is_control()).take(limit).collect::<String>().trim().to_owned()
+}
+
+/// The host key that an earlier try of this attempt wrote: a `docker run` of a Runner that was killed may still be on its
+/// way, and its container reads the box when it starts.
+fn kept_seed(path: &Path) -> Option<(String, HostKey)> {
+    let text = file::read_foreign(path, LARGEST_BOX).ok()?;
+    let seed = json::decode::<BoxFile>(&text).ok()?.host_key_seed;
+    HostKey::from_seed_hex(&seed).map(|key| (seed, key))
+}
+
+fn new_key() -> (String, HostKey) {
+    let seed = host_key::new_seed();
+    let key = HostKey::from_seed_hex(&seed).expect("a new seed has 64 hexadecimal digits");
+    (seed, key)
 }
 
 #[cfg(test)]
