@@ -26,7 +26,7 @@ impl Core {
                     // Never refused: it waits.
                     let _ = self.apply(id, &Event::Placed, facts, &cause, now)?;
                 }
-                Turn::Waits { reason, passed } => self.go_on_waiting(id, reason, passed)?,
+                Turn::Waits { reason, passed } => self.go_on_waiting(id, reason, passed),
                 Turn::Refused(reason) => {
                     let _ = self.apply(id, &Event::GivenUp { reason }, Facts::default(), "can never be placed", now)?;
                 }
@@ -47,19 +47,19 @@ impl Core {
         queue::schedule(&waiting, &nodes, &vps_held)
     }
 
-    fn go_on_waiting(&mut self, id: TaskId, reason: Arc<str>, passed: u32) -> Result<(), StoreFault> {
-        let Some(live) = self.tasks.get_mut(&id) else { return Ok(()) };
-        let passed_more = live.task.passed != passed;
-        if !passed_more && live.waiting.as_ref() == Some(&reason) {
-            return Ok(());
+    /// How often it was passed is kept in memory alone: a row written for each waiting task at each placement would cost
+    /// more than the count is worth, which after a restart of the Host begins anew.
+    fn go_on_waiting(&mut self, id: TaskId, reason: Arc<str>, passed: u32) {
+        let Some(live) = self.tasks.get_mut(&id) else { return };
+        let is_news = live.waiting.as_ref() != Some(&reason);
+        if live.task.passed == passed && !is_news {
+            return;
         }
         let live = Arc::make_mut(live);
         live.waiting = Some(reason);
         live.task.passed = passed;
-        if passed_more {
-            self.store.update_task(&live.task)?;
+        if is_news {
+            self.turn.tasks.insert(id);
         }
-        self.turn.tasks.insert(id);
-        Ok(())
     }
 }
