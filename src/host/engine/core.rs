@@ -138,12 +138,18 @@ impl Node {
     }
 }
 
+/// The instance in this cluster's ids: two clusters that share a Docker daemon would else give the same id to what is
+/// submitted in the same millisecond, and containers are named after it.
+fn instance(cluster_id: &str) -> u16 {
+    cluster_id.bytes().fold(0, |sum: u16, byte| sum.wrapping_mul(31).wrapping_add(u16::from(byte)))
+}
+
 impl Core {
     /// Reads everything that lives from the database.
     pub(super) fn load(store: Store, settings: Settings, now: Now) -> Result<(Self, Arc<View>), StoreFault> {
         let view = Arc::new(View::new(store.last_event()?));
         let mut core = Self {
-            ids: IdSequence::after(store.newest_id()?, 0),
+            ids: IdSequence::after(store.newest_id()?, instance(&settings.cluster_id)),
             store,
             settings,
             view: view.clone(),
@@ -352,5 +358,16 @@ impl Core {
         for node in self.nodes.values_mut() {
             node.heard = now.instant;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_give_different_ids_in_the_same_millisecond() {
+        let id = |cluster: &str| IdSequence::after(0, instance(cluster)).next(1_000);
+        assert_ne!(id("0123456789abcdef0123456789abcdef"), id("0123456789abcdef0123456789abcdee"));
     }
 }
