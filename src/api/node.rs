@@ -101,6 +101,32 @@ pub struct Observed {
     /// The whole inventory of tasks, not only what changed.
     pub complete: bool,
     pub tasks: Vec<ObservedTask>,
+    /// Little output that goes with the report of a task's end (what is more goes by `PUT /runner/{hostname}/output`).
+    pub outputs: Vec<OutputChunk>,
+}
+
+/// A piece of what a task wrote.
+#[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
+pub struct OutputChunk {
+    pub task_id: String,
+    pub attempt: u32,
+    /// `stdout` or `stderr`
+    pub stream: String,
+    /// Where in the stream it begins, in bytes.
+    pub offset: u64,
+    /// The bytes, base64.
+    pub data: String,
+}
+
+/// How much of a stream the Host has.
+#[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
+pub struct OutputHave {
+    pub task_id: String,
+    pub attempt: u32,
+    /// `stdout` or `stderr`
+    pub stream: String,
+    /// Bytes from the beginning, without a gap.
+    pub have: u64,
 }
 
 /// One task as the node sees it.
@@ -124,12 +150,19 @@ pub struct ObservedTask {
     pub completed_at: Option<String>,
     /// What it is doing while `starting`: "loading image (43%)".
     pub progress: Option<String>,
+    /// How much it wrote in all, in bytes; only with its end, and null where that is not known.
+    pub stdout_bytes: Option<u64>,
+    pub stderr_bytes: Option<u64>,
+    /// The systemd scope it runs in.
+    pub unit: Option<String>,
 }
 
 /// What the Host has stored of an observed snapshot.
 #[derive(Clone, Debug, Default, DeJson, SerJson)]
 pub struct ObservedAnswer {
     pub acknowledged: Vec<Acknowledged>,
+    /// One for each stream of which a chunk came.
+    pub outputs: Vec<OutputHave>,
     pub host_epoch: String,
 }
 

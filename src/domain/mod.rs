@@ -9,6 +9,7 @@ pub mod node;
 pub mod pinning;
 pub mod placement;
 pub mod queue;
+pub mod raw_text;
 pub mod reconcile;
 pub mod size;
 pub mod spec;

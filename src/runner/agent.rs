@@ -119,7 +119,7 @@ impl Agent {
                     }
                 }
             }
-            Message::Stop => {}
+            Message::Supervised { .. } | Message::OutputSettled(..) | Message::Stop => {}
         }
     }
 

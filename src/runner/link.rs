@@ -191,7 +191,7 @@ impl Link {
         complete: bool,
         tasks: Vec<ObservedTask>,
     ) -> Result<ObservedAnswer, LinkFault> {
-        let body = Observed { session: session.id.clone(), complete, tasks };
+        let body = Observed { session: session.id.clone(), complete, tasks, outputs: Vec::new() };
         self.call("PUT", &format!("/runner/{}/observed", self.hostname), Some(&body), REPORT)
     }
 

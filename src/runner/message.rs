@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::executor::docker_parse::{Container, DockerEvent, Glimpse};
 use super::order::Wanted;
 use super::record::Record;
+use super::supervise::protocol::TaskState;
 use crate::domain::ids::{Attempt, TaskId};
 
 /// One message.
@@ -24,6 +25,13 @@ pub enum Message {
     Done(Box<Record>, Next),
     /// The Host has stored these reports.
     Acknowledged(Vec<(TaskId, Attempt, u64)>),
+    /// What the node's supervisor has: all of it (`complete`), or what changed.
+    Supervised {
+        states: Vec<TaskState>,
+        complete: bool,
+    },
+    /// The task has ended, and the Host has all of its output that there is.
+    OutputSettled(TaskId, Attempt),
     /// The Runner ends; its tasks go on.
     Stop,
 }

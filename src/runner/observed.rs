@@ -38,6 +38,7 @@ pub fn row(record: &Record, unknown: bool) -> ObservedTask {
         started_at: record.started_at.clone(),
         completed_at: record.completed_at.clone(),
         progress,
+        ..ObservedTask::default()
     }
 }
 

@@ -4,10 +4,12 @@
 //! trees of files.
 
 pub mod affinity;
+pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod file;
 pub mod init;
+pub mod launch;
 pub mod log;
 pub mod names;
 pub mod numa;

@@ -53,11 +53,11 @@ impl Api {
 
     /// `PUT /runner/{hostname}/observed`
     pub(super) fn observed(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Observed { session, complete, tasks } = json::decode(body).map_err(undecoded)?;
+        let Observed { session, complete, tasks, outputs: _ } = json::decode(body).map_err(undecoded)?;
         let tasks = tasks.into_iter().map(seen).collect::<Result<_, _>>()?;
         let snapshot = Snapshot { session, complete, tasks };
         let (acknowledged, host_epoch) = self.engine.observed(node_name(name)?, snapshot)?;
-        Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch }))
+        Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs: Vec::new() }))
     }
 
     /// `GET /runner/{hostname}/desired?session=&version=`: waits until the list is another one than the version that

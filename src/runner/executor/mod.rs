@@ -6,6 +6,7 @@
 pub mod docker;
 pub mod docker_args;
 pub mod docker_parse;
+pub mod process;
 
 use crate::domain::ids::{Attempt, TaskId};
 

@@ -4,5 +4,6 @@ mod accounts;
 pub mod box_file;
 pub mod in_container;
 mod packages;
+pub mod protocol;
 mod sshd;
 mod vps;
