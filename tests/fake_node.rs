@@ -129,7 +129,8 @@ impl FakeNode {
                 }
                 *desired.lock().unwrap() = answer;
                 if !tasks.is_empty() {
-                    let body = Observed { session: session.clone(), complete: false, tasks }.serialize_json();
+                    let body = Observed { session: session.clone(), complete: false, tasks, outputs: Vec::new() }
+                        .serialize_json();
                     let path = format!("/runner/{name}/observed");
                     let Ok(reply) = http::try_call(api, "PUT", &path, Some(&token), Some(&body)) else { break };
                     assert_eq!(reply.status, 200, "observed: {}", reply.text());
@@ -141,7 +142,7 @@ impl FakeNode {
 
     /// Sends what it "saw".
     pub fn observe(&self, complete: bool, tasks: Vec<ObservedTask>) -> Vec<Acknowledged> {
-        let body = Observed { session: self.session.clone(), complete, tasks }.serialize_json();
+        let body = Observed { session: self.session.clone(), complete, tasks, outputs: Vec::new() }.serialize_json();
         let path = format!("/runner/{}/observed", self.name);
         let reply = http::call(self.api, "PUT", &path, Some(&self.token), Some(&body));
         assert_eq!(reply.status, 200, "observed: {}", reply.text());
