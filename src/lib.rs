@@ -125,6 +125,10 @@ fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
 
 fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
     let (args, _) = args::of::<SuperviseArgs>(invocation)?;
+    if let Some(plan) = args.enter {
+        let status = runner::executor::scope::enter(plan);
+        return Err(Fault::Status(u8::try_from(status).unwrap_or(1)));
+    }
     if !args.in_container {
         return Err(Fault::Usage("'hakuriver supervise' is started by a Runner, with --in-container".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! Tasks in containers, through the `docker` command.
+//! Tasks in containers, through the `docker` command; and without a container, as [`process`] or in a systemd [`scope`].
 //!
 //! Argument lists are built in [`docker_args`] and outputs read in [`docker_parse`], both pure; [`docker`] runs what the
 //! one built and gives the result to the other. It must not know the Host, the records, or why something is to be done.
@@ -7,6 +7,7 @@ pub mod docker;
 pub mod docker_args;
 pub mod docker_parse;
 pub mod process;
+pub mod scope;
 
 use crate::domain::ids::{Attempt, TaskId};
 
