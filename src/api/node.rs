@@ -118,6 +118,10 @@ pub struct OutputChunk {
     pub data: String,
 }
 
+/// [`OutputHave::have`] where the Host wants nothing of that stream, however much there is: it does not know the task, or
+/// knows a newer attempt at it.
+pub const OUTPUT_NOT_WANTED: u64 = i64::MAX as u64;
+
 /// How much of a stream the Host has.
 #[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
 pub struct OutputHave {
@@ -125,7 +129,7 @@ pub struct OutputHave {
     pub attempt: u32,
     /// `stdout` or `stderr`
     pub stream: String,
-    /// Bytes from the beginning, without a gap.
+    /// Bytes from the beginning, without a gap; or [`OUTPUT_NOT_WANTED`].
     pub have: u64,
 }
 
