@@ -102,6 +102,7 @@ pub struct Observed {
     pub complete: bool,
     pub tasks: Vec<ObservedTask>,
     /// Little output that goes with the report of a task's end (what is more goes by `PUT /runner/{hostname}/output`).
+    #[nserde(default)]
     pub outputs: Vec<OutputChunk>,
 }
 
@@ -166,6 +167,7 @@ pub struct ObservedTask {
 pub struct ObservedAnswer {
     pub acknowledged: Vec<Acknowledged>,
     /// One for each stream of which a chunk came.
+    #[nserde(default)]
     pub outputs: Vec<OutputHave>,
     pub host_epoch: String,
 }
