@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command;
 pub mod file;
 pub mod init;
+pub mod inotify;
 pub mod launch;
 pub mod log;
 pub mod names;
