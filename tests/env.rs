@@ -108,7 +108,17 @@ impl Cluster {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&tag);
         fs::create_dir_all(dir.join("shared/hakuriver-containers")).unwrap();
         let (api, tunnel, vps_ports) = ports();
-        let cluster = Self { tag, dir, api, tunnel, vps_ports, settings, processes: BTreeMap::new(), cluster_id: None, tasks: Mutex::default() };
+        let cluster = Self {
+            tag,
+            dir,
+            api,
+            tunnel,
+            vps_ports,
+            settings,
+            processes: BTreeMap::new(),
+            cluster_id: None,
+            tasks: Mutex::default(),
+        };
         cluster.write_config("config", None);
         keygen(&cluster.key());
         if !cluster.settings.no_environment {
@@ -213,6 +223,11 @@ impl Cluster {
         self.dir.join(format!("{name}.toml")).to_str().unwrap().to_owned()
     }
 
+    /// The file of a Runner that the test starts in its own way.
+    pub fn write_runner_config(&self, short: &str) {
+        self.write_config(short, Some(short));
+    }
+
     /// The configuration of Host and clients, or of a Runner: the same but for the node's name and Docker.
     fn write_config(&self, name: &str, node: Option<&str>) {
         let Self { api, tunnel, vps_ports: (first, last), settings, .. } = self;
@@ -276,10 +291,6 @@ impl Cluster {
 
     pub fn pid(&self, name: &str) -> u32 {
         self.processes[name].id()
-    }
-
-    pub fn runs(&self, name: &str) -> bool {
-        self.processes.contains_key(name)
     }
 
     pub fn cluster_id(&self) -> Option<&str> {
@@ -535,7 +546,8 @@ fn groups(tag: &str, cluster_id: Option<&str>) -> Vec<PathBuf> {
             }
             let name = entry.file_name().to_string_lossy().into_owned();
             let ours = ours
-                || name.contains("hakuriver") && (name.contains(&format!("{tag}-")) || cluster_id.is_some_and(|id| name.contains(id)));
+                || name.contains("hakuriver")
+                    && (name.contains(&format!("{tag}-")) || cluster_id.is_some_and(|id| name.contains(id)));
             if ours {
                 found.push(entry.path());
             }

@@ -91,7 +91,10 @@ fn the_environment_reaches_it_and_nobody_else() {
     let mount = format!("{0}:{0}", latches.dir.display());
     for (at, executor) in EXECUTORS.iter().enumerate() {
         let name = format!("env-{at}");
-        let script = format!("printf %s \"$SECRET\"; printf '|%s' \"$EMPTY\" \"$HAKURIVER_TASK_ID\"; echo; {}", latches.wait(&name));
+        let script = format!(
+            "printf %s \"$SECRET\"; printf '|%s' \"$EMPTY\" \"$HAKURIVER_TASK_ID\"; echo; {}",
+            latches.wait(&name)
+        );
         let mut options = vec!["--env", &variable, "--env", "EMPTY="];
         options.extend(*executor);
         if executor.is_empty() {

@@ -125,10 +125,8 @@ fn tasks_without_cores_share_and_wait_for_nobody() {
     let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
     let total = cluster.nodes()[0].total_cores;
     let latches = Latches::new(&cluster);
-    let ids = cluster.submit_body(&SubmitBody {
-        required_cores: Some(total),
-        ..null_body("sh", &["-c", &latches.wait("all")])
-    });
+    let ids = cluster
+        .submit_body(&SubmitBody { required_cores: Some(total), ..null_body("sh", &["-c", &latches.wait("all")]) });
     cluster.await_status(&ids[0], "running");
     let shares = cluster.scripts(0, None, &vec!["grep Cpus_allowed_list /proc/self/status".to_owned(); 5]);
     for id in &shares {

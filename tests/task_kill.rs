@@ -112,7 +112,8 @@ fn a_paused_busy_loop_uses_no_cpu() {
         // Those that loop: their time grows. (Our own supervisor in the container may have the line too.)
         let loops = wait::until("two busy loops", SOON, || {
             let all = processes_with(&mark);
-            let busy: Vec<u32> = all.into_iter().filter(|pid| start_time(*pid).is_some() && cpu_ticks(*pid) >= 5).collect();
+            let busy: Vec<u32> =
+                all.into_iter().filter(|pid| start_time(*pid).is_some() && cpu_ticks(*pid) >= 5).collect();
             if busy.len() == 2 { Ok(busy) } else { Err(format!("{busy:?}")) }
         });
         cluster.await_status(&id, "running");
