@@ -265,11 +265,6 @@ fn hakurun_runs_every_combination_here() {
         hakurun(&cluster, &["--parallel", "echo", "span:{1..20}"]).ok().lines().map(str::to_owned).collect();
     lines.sort_by_key(|line| line.parse::<u32>().unwrap());
     assert_eq!(lines, (1..=20).map(|n| n.to_string()).collect::<Vec<_>>());
-    for bad in ["span:{1..}", "span:{a..b}", "span:{3..1}", "span:[]"] {
-        let output = hakurun(&cluster, &["echo", bad]);
-        assert_eq!(output.status, 2, "{bad}: {output}");
-        assert!(output.stderr.contains(bad), "{bad}: {output}");
-    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Crash {
         for (at, one) in watched.iter().enumerate().take(ending) {
             latches.open(&at.to_string());
             wait::until_true(&format!("task {} has ended", one.id), SOON, || {
-                (self.life(&cluster, &one.id).is_none_or(|life| life != one.life), "it lives".to_owned())
+                (!self.lives(&cluster, one), "it lives".to_owned())
             });
         }
         let after = now_millis();
@@ -91,7 +91,7 @@ impl Crash {
         }
         for one in &watched[ending..] {
             cluster.await_status(&one.id, "running");
-            assert_eq!(self.life(&cluster, &one.id).as_ref(), Some(&one.life), "the same process goes on");
+            assert!(self.lives(&cluster, one), "the same process goes on: {:?}", one.life);
             assert_eq!(cluster.status(&one.id).attempt, 1);
         }
         for (at, id) in ids.iter().enumerate().skip(ending) {
@@ -138,7 +138,7 @@ impl Crash {
         })
     }
 
-    /// None: nothing of it runs.
+    /// What names the process or container that runs now.
     fn life(&self, cluster: &Cluster, id: &str) -> Option<(String, String)> {
         if self.container {
             let container = cluster.containers(id).pop()?;
@@ -146,11 +146,16 @@ impl Crash {
             let started = state.strip_prefix("true ")?;
             return Some((container, started.to_owned()));
         }
-        // The Host may be down: what the task printed is on its node too.
-        let folder = cluster.runner_dir("a").join("tasks").join(format!("{id}.1"));
-        let text = fs::read_to_string(folder.join("out/stdout")).ok()?;
-        let pid: u32 = text.lines().next()?.parse().ok()?;
+        let pid = cluster.await_pid(id);
         start_time(pid).map(|start| (pid.to_string(), start.to_string()))
+    }
+
+    /// It is still that process or container.
+    fn lives(&self, cluster: &Cluster, one: &Watched) -> bool {
+        if self.container {
+            return self.life(cluster, &one.id).as_ref() == Some(&one.life);
+        }
+        start_time(one.life.0.parse().unwrap()).is_some_and(|start| start.to_string() == one.life.1)
     }
 
     fn check_output(&self, cluster: &Cluster, at: usize, one: &Watched) {

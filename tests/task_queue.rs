@@ -25,9 +25,6 @@ fn a_waiting_task_says_what_it_waits_for() {
         assert!(said.contains(&reason), "{args:?} lacks {reason:?}:\n{said}");
     }
     assert!(cluster.task_rows("").iter().any(|row| row.reason.as_ref() == Some(&reason)));
-    // By memory.
-    let huge = cluster.script(&["--cores", "0", "--memory", "1M"], "exit 0");
-    cluster.await_status(&huge, "completed");
     latches.open("go");
     cluster.await_status(&holder, "completed");
     let record = cluster.await_status(&waiting, "completed");
