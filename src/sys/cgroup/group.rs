@@ -110,7 +110,8 @@ impl Group {
     }
 
     /// A signal to every process in it, also to what is being forked meanwhile: all of it is held still for that, where it can
-    /// be. What was frozen stays so and gets it when it is thawed, but for SIGKILL, which thaws.
+    /// be. What was frozen stays so and gets it when it is thawed (on version 2 what ends a process does so at once), but for
+    /// SIGKILL, which thaws.
     ///
     /// # Errors
     /// The io error, with the path.
