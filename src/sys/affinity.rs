@@ -28,6 +28,16 @@ pub fn allowed() -> io::Result<CpuSet> {
     Err(io::Error::other("cannot read the CPU affinity: more than a million CPUs"))
 }
 
+/// A set as the kernel takes it: at least 1,024 bits, so that a kernel for fewer CPUs finds all that it looks at.
+pub(super) fn bitmap(set: &CpuSet) -> Vec<u64> {
+    let words = set.iter().last().map_or(0, |last| last as usize / 64 + 1);
+    let mut bitmap = vec![0_u64; words.max(16)];
+    for cpu in set.iter() {
+        bitmap[cpu as usize / 64] |= 1 << (cpu % 64);
+    }
+    bitmap
+}
+
 fn cpus_of(bitmap: &[u64]) -> CpuSet {
     let mut cpus = BTreeSet::new();
     for (word, start) in bitmap.iter().zip((0_u32..).step_by(64)) {
