@@ -36,6 +36,16 @@ fn cpus_of(bitmap: &[u64]) -> CpuSet {
     CpuSet(cpus)
 }
 
+/// The set as the kernel takes it: whole words, as many as its highest number needs. For CPUs and for NUMA nodes.
+pub(super) fn bitmap_of(set: &CpuSet) -> Vec<u64> {
+    let words = set.iter().last().map_or(1, |highest| highest as usize / 64 + 1);
+    let mut bitmap = vec![0_u64; words];
+    for number in set.iter() {
+        bitmap[number as usize / 64] |= 1 << (number % 64);
+    }
+    bitmap
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +61,14 @@ mod tests {
         bitmap[0] = 0b1001;
         bitmap[32] = 1 << 63;
         assert_eq!(cpus_of(&bitmap).0, BTreeSet::from([0, 3, 2111]));
+    }
+
+    #[test]
+    fn a_bitmap_holds_what_was_put_in() {
+        for list in ["0", "0-3,8", "63,64", "1023-1025,2111", "65535"] {
+            let set: CpuSet = list.parse().expect("a list");
+            assert_eq!(cpus_of(&bitmap_of(&set)), set, "{list}");
+        }
+        assert_eq!(bitmap_of(&CpuSet::default()), [0]);
     }
 }

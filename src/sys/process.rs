@@ -26,6 +26,11 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// The effective user and group of this process.
+pub fn user_and_group() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
 /// Lets this process have as many open files and sockets as the system allows it, 65,536 at most. The usual limit, 1,024,
 /// is there for programs that use select(2).
 ///
