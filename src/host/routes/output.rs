@@ -170,6 +170,8 @@ impl Api {
             notes.extend(missing(task, stream, total, arrived));
         }
         record.output_note = (!notes.is_empty()).then(|| notes.join("; "));
+        // Clients that do not know the field show this one.
+        record.reason = record.reason.take().or_else(|| record.output_note.clone());
     }
 }
 
@@ -180,12 +182,16 @@ fn missing(task: &Task, stream: Stream, total: Option<u64>, arrived: u64) -> Opt
         return None;
     }
     match total {
-        Some(total) if arrived < total => Some(format!(
-            "{stream} after byte {arrived} is missing: {} of {total} bytes have not arrived",
-            total - arrived
-        )),
+        Some(total) if arrived < total => {
+            let rest = total - arrived;
+            Some(format!(
+                "output after byte {arrived} of {stream} is missing: {rest} of {total} bytes have not arrived"
+            ))
+        }
         Some(_) => None,
-        None => Some(format!("{stream} after byte {arrived} is missing, if there was more: its node no longer has it")),
+        None => Some(format!(
+            "output after byte {arrived} of {stream} is missing, if there was any: its node no longer has it"
+        )),
     }
 }
 

@@ -337,13 +337,17 @@ fn what_nobody_wants_is_settled() {
 #[test]
 fn tasks_take_turns() {
     let scene = Scene::new();
+    let much = noise(8 << 20);
+    // No call is answered before there is something of both.
+    let held = scene.host.inner.lock().expect("no panic");
     for task in [ONE, TWO] {
         scene.start(task);
-        scene.write(task, "stdout", &noise(16 << 20));
+        scene.write(task, "stdout", &much);
     }
     for task in [ONE, TWO] {
-        assert_eq!(scene.end(task), totals(16 << 20, 0));
+        assert_eq!(scene.end(task), totals(8 << 20, 0));
     }
+    drop(held);
     for _ in 0..2 {
         assert!(matches!(self::next(&scene), Message::OutputSettled(..)));
     }
