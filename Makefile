@@ -29,6 +29,7 @@ check:
 test: check build
 	@scripts/setup.sh test
 	@scripts/test-image.sh
+	@scripts/systemd-image.sh
 	cargo test --locked --quiet --lib --bins
 	cargo test --locked --test it -- --test-threads=$(TEST_THREADS)
 

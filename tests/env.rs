@@ -6,8 +6,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hakuriver::api::public::{NodeRow, TaskRecord};
 use nanoserde::DeJson;
@@ -77,6 +78,8 @@ pub struct Cluster {
     processes: BTreeMap<String, Child>,
     /// The Host's `cluster_id`, the label of our containers.
     cluster_id: Option<String>,
+    /// Command tasks that were submitted: their processes carry these in their environment.
+    tasks: Mutex<Vec<String>>,
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -105,7 +108,17 @@ impl Cluster {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&tag);
         fs::create_dir_all(dir.join("shared/hakuriver-containers")).unwrap();
         let (api, tunnel, vps_ports) = ports();
-        let cluster = Self { tag, dir, api, tunnel, vps_ports, settings, processes: BTreeMap::new(), cluster_id: None };
+        let cluster = Self {
+            tag,
+            dir,
+            api,
+            tunnel,
+            vps_ports,
+            settings,
+            processes: BTreeMap::new(),
+            cluster_id: None,
+            tasks: Mutex::default(),
+        };
         cluster.write_config("config", None);
         keygen(&cluster.key());
         if !cluster.settings.no_environment {
@@ -210,6 +223,11 @@ impl Cluster {
         self.dir.join(format!("{name}.toml")).to_str().unwrap().to_owned()
     }
 
+    /// The file of a Runner that the test starts in its own way.
+    pub fn write_runner_config(&self, short: &str) {
+        self.write_config(short, Some(short));
+    }
+
     /// The configuration of Host and clients, or of a Runner: the same but for the node's name and Docker.
     fn write_config(&self, name: &str, node: Option<&str>) {
         let Self { api, tunnel, vps_ports: (first, last), settings, .. } = self;
@@ -273,6 +291,33 @@ impl Cluster {
 
     pub fn pid(&self, name: &str) -> u32 {
         self.processes[name].id()
+    }
+
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
+    /// Remembers command tasks, so that their processes are found when all ends.
+    pub fn remember(&self, ids: &[String]) {
+        self.tasks.lock().unwrap().extend_from_slice(ids);
+    }
+
+    /// The tasks that are remembered, and those that a Runner has a folder of.
+    pub fn task_ids(&self) -> Vec<String> {
+        let mut all = self.tasks.lock().map(|ids| ids.clone()).unwrap_or_default();
+        for node in fs::read_dir(self.dir.join("runner")).into_iter().flatten().flatten() {
+            for folder in fs::read_dir(node.path().join("tasks")).into_iter().flatten().flatten() {
+                all.extend(folder.file_name().to_string_lossy().split('.').next().map(str::to_owned));
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// What a Runner keeps on its node.
+    pub fn runner_dir(&self, short: &str) -> PathBuf {
+        self.dir.join("runner").join(self.node(short))
     }
 
     pub fn log(&self, name: &str) -> String {
@@ -445,6 +490,7 @@ impl Drop for Cluster {
         if failed {
             self.print_logs();
         }
+        self.end_tasks();
         if let Some(cluster) = &self.cluster_id {
             remove_containers(&format!("label=hakuriver.cluster={cluster}"));
         }
@@ -455,6 +501,26 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
+    /// The nodes' supervisors, and whatever they started: nothing of it may panic, since a failed test may be unwinding.
+    fn end_tasks(&self) {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(10) {
+            let mut all = self.supervisors();
+            all.extend(self.task_processes());
+            if all.is_empty() {
+                break;
+            }
+            for pid in all.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            thaw(&self.tag, self.cluster_id());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for group in groups(&self.tag, self.cluster_id()) {
+            let _ = fs::remove_dir(group);
+        }
+    }
+
     fn print_logs(&self) {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log")) {
@@ -463,6 +529,41 @@ impl Cluster {
             eprintln!("--- {} (last 40 lines)", path.display());
             for line in &lines[lines.len().saturating_sub(40)..] {
                 eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// The control groups of a cluster, the deepest first: folders whose name has its nodes' tag or its id.
+fn groups(tag: &str, cluster_id: Option<&str>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders: Vec<(PathBuf, bool, u32)> = vec![(PathBuf::from("/sys/fs/cgroup"), false, 0)];
+    while let Some((folder, ours, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // A hierarchy may be a link to another one's name.
+            if depth >= 6 || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = ours
+                || name.contains("hakuriver")
+                    && (name.contains(&format!("{tag}-")) || cluster_id.is_some_and(|id| name.contains(id)));
+            if ours {
+                found.push(entry.path());
+            }
+            folders.push((entry.path(), ours, depth + 1));
+        }
+    }
+    found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    found
+}
+
+/// What is frozen does not end.
+fn thaw(tag: &str, cluster_id: Option<&str>) {
+    for group in groups(tag, cluster_id) {
+        for (file, text) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+            if group.join(file).exists() {
+                let _ = fs::write(group.join(file), text);
             }
         }
     }

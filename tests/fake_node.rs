@@ -25,6 +25,8 @@ pub struct Hardware {
     pub memory_bytes: u64,
     pub numa: Vec<NumaRow>,
     pub gpus: u32,
+    /// A limit of memory can be enforced without a container.
+    pub memory_limit: bool,
 }
 
 impl Hardware {
@@ -35,7 +37,7 @@ impl Hardware {
             cores: cores.to_vec(),
             memory_bytes: 64_000_000_000,
         });
-        Self { cpus, memory_bytes: 64_000_000_000, numa: rows.collect(), gpus: 0 }
+        Self { cpus, memory_bytes: 64_000_000_000, numa: rows.collect(), gpus: 0, memory_limit: true }
     }
 }
 
@@ -45,6 +47,7 @@ pub struct FakeNode {
     api: u16,
     token: String,
     pub session: String,
+    memory_limit: bool,
     stop: Arc<AtomicBool>,
     /// The desired list as last seen.
     pub desired: Arc<Mutex<DesiredAnswer>>,
@@ -86,6 +89,7 @@ impl FakeNode {
             api: cluster.api,
             token,
             session: registered.session,
+            memory_limit: hardware.memory_limit,
             stop: Arc::default(),
             desired: Arc::default(),
             threads: Vec::new(),
@@ -158,27 +162,27 @@ impl FakeNode {
     }
 
     fn beat(&self) {
-        let reply = beat(self.api, &self.name, &self.session, &self.token).unwrap();
+        let reply = beat(self.api, &self.name, &self.session, &self.token, self.memory_limit).unwrap();
         assert_eq!(reply.status, 200, "heartbeat: {}", reply.text());
     }
 
     fn keep_beating(&mut self) {
         let (api, name, session, token) = (self.api, self.name.clone(), self.session.clone(), self.token.clone());
-        let stop = Arc::clone(&self.stop);
+        let (stop, memory_limit) = (Arc::clone(&self.stop), self.memory_limit);
         self.threads.push(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 // The Host may be down: a real Runner goes on too.
-                let _ = beat(api, &name, &session, &token);
+                let _ = beat(api, &name, &session, &token, memory_limit);
                 std::thread::park_timeout(Duration::from_millis(500));
             }
         }));
     }
 }
 
-fn beat(api: u16, name: &str, session: &str, token: &str) -> std::io::Result<http::Reply> {
+fn beat(api: u16, name: &str, session: &str, token: &str, memory_limit: bool) -> std::io::Result<http::Reply> {
     let body = Heartbeat {
         session: session.to_owned(),
-        conditions: ConditionsWire { docker: true, systemd: true, memory_limit: true, freezer: true },
+        conditions: ConditionsWire { docker: true, systemd: true, memory_limit, freezer: true },
         ..Heartbeat::default()
     };
     http::try_call(api, "PUT", &format!("/heartbeat/{name}"), Some(token), Some(&body.serialize_json()))

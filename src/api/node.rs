@@ -102,6 +102,7 @@ pub struct Observed {
     pub complete: bool,
     pub tasks: Vec<ObservedTask>,
     /// Little output that goes with the report of a task's end (what is more goes by `PUT /runner/{hostname}/output`).
+    #[nserde(default)]
     pub outputs: Vec<OutputChunk>,
 }
 
@@ -118,6 +119,10 @@ pub struct OutputChunk {
     pub data: String,
 }
 
+/// [`OutputHave::have`] where the Host wants nothing of that stream, however much there is: it does not know the task, or
+/// knows a newer attempt at it.
+pub const OUTPUT_NOT_WANTED: u64 = i64::MAX as u64;
+
 /// How much of a stream the Host has.
 #[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
 pub struct OutputHave {
@@ -125,7 +130,7 @@ pub struct OutputHave {
     pub attempt: u32,
     /// `stdout` or `stderr`
     pub stream: String,
-    /// Bytes from the beginning, without a gap.
+    /// Bytes from the beginning, without a gap; or [`OUTPUT_NOT_WANTED`].
     pub have: u64,
 }
 
@@ -162,6 +167,7 @@ pub struct ObservedTask {
 pub struct ObservedAnswer {
     pub acknowledged: Vec<Acknowledged>,
     /// One for each stream of which a chunk came.
+    #[nserde(default)]
     pub outputs: Vec<OutputHave>,
     pub host_epoch: String,
 }

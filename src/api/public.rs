@@ -183,6 +183,11 @@ pub struct TaskRecord {
     pub exit_signal: Option<i32>,
     /// The public host keys of a VPS, as lines `<type> <base64>`; empty until known.
     pub host_keys: Vec<String>,
+    /// How much it wrote in all, in bytes; null while it lives, and where nobody knows.
+    pub stdout_bytes: Option<u64>,
+    pub stderr_bytes: Option<u64>,
+    /// What of its output is not on the Host though it has ended: "output after byte 4096 of stdout is missing: …".
+    pub output_note: Option<String>,
 }
 
 /// One item of `GET /vps` and `GET /vps/status`.

@@ -6,6 +6,7 @@
 pub mod cpuset;
 pub mod ids;
 pub mod node;
+pub mod output;
 pub mod pinning;
 pub mod placement;
 pub mod queue;

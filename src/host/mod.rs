@@ -9,6 +9,7 @@ use crate::sys::shutdown::Stop;
 mod engine;
 mod environments;
 mod health;
+mod outputs;
 mod render;
 mod routes;
 mod run;

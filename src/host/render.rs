@@ -103,8 +103,8 @@ pub(super) fn task_record(task: &Task, waiting: Option<&str>) -> TaskRecord {
         submitted_at: rfc3339(task.submitted_ms),
         started_at: task.started_ms.map(rfc3339),
         completed_at: task.completed_ms.map(rfc3339),
-        // 0.3's units and suspicions have no counterpart.
-        systemd_unit_name: None,
+        systemd_unit_name: task.unit.clone(),
+        // 0.3's suspicions have no counterpart.
         assignment_suspicion_count: 0,
         ssh_port: ssh_port(task),
         name: spec.name.as_ref().map(ToString::to_string),
@@ -113,6 +113,9 @@ pub(super) fn task_record(task: &Task, waiting: Option<&str>) -> TaskRecord {
         attempt: standing.attempt.0,
         exit_signal: standing.exit.signal,
         host_keys: task.host_keys.clone(),
+        stdout_bytes: task.stdout_bytes,
+        stderr_bytes: task.stderr_bytes,
+        output_note: None,
     }
 }
 

@@ -4,19 +4,20 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::config::{AuthMode, Config};
 use crate::net::http::{self, Limits};
 use crate::store::{Store, StoreFault};
 use crate::sys::shutdown::Stop;
-use crate::sys::{file, process, random, thread};
+use crate::sys::{clock, file, process, random, thread};
 use crate::{info, warning};
 
 use super::engine::{Engine, Settings};
 use super::environments::Environments;
 use super::health::History;
+use super::outputs::{self, Outputs};
 use super::routes::{Api, SameSite};
 use super::submission::Rules;
 use super::tokens::Tokens;
@@ -40,16 +41,20 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let announced = Ready { api: local(&api_listener)?, tunnel: local(&tunnel_listener)? };
 
     let readers = store.readers();
+    let retention = Duration::from_secs(u64::from(config.retention_days) * 86_400);
+    let (tell_removed, removed) = mpsc::channel();
     let settings = Settings {
         cluster_id: cluster_id.clone(),
         epoch: random::hex(8),
         node_timeout: config.timing.heartbeat_timeout(),
-        retention: Duration::from_secs(u64::from(config.retention_days) * 86_400),
+        retention,
         cleanup_interval: config.timing.cleanup_check_interval,
+        removed: tell_removed,
     };
     let (engine, engine_thread) = Engine::start(store, settings).map_err(of_store)?;
     let view = engine.view.clone();
     let history = Arc::new(History::default());
+    let outputs = Arc::new(Outputs::below(&config.paths.shared_dir));
     let api = Api {
         engine: engine.clone(),
         readers: readers.clone(),
@@ -58,9 +63,18 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         rules: Rules::of(&config.docker),
         environments: Environments::at(config.docker.container_dir.clone()),
         history: history.clone(),
+        outputs: outputs.clone(),
         cluster_id,
         poll: config.timing.heartbeat_interval,
     };
+    // Not among those that are waited for: it ends with the engine, whose channel it reads.
+    {
+        let readers = readers.clone();
+        let kept_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let before_ms = clock::unix_ms().saturating_sub(kept_ms);
+        thread::spawn("outputs", move || outputs::clean(&outputs, &readers, before_ms, &removed))
+            .map_err(|error| HostFault(format!("cannot start a thread: {error}")))?;
+    }
     let threads = [
         {
             let (view, stop) = (view.clone(), stop.clone());

@@ -35,6 +35,12 @@ impl Signal {
         }
     }
 
+    /// Counts on by one and wakes everyone.
+    pub(super) fn advance(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).number += 1;
+        self.wake.notify_all();
+    }
+
     /// Wakes everyone, now and ever after: the Host stops.
     pub(super) fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;

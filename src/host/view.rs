@@ -10,6 +10,7 @@ use crate::domain::node::Conditions;
 use crate::domain::spec::TaskKind;
 use crate::store::{NodeRecord, Task};
 
+use super::outputs::Watchers;
 use super::signal::Signal;
 
 /// A task that is not settled.
@@ -73,6 +74,8 @@ pub(super) struct View {
     vps_json: Mutex<Cached>,
     /// The number of the newest event.
     pub(super) events: Signal,
+    /// Those who wait for single tasks: woken by each change of theirs.
+    pub(super) watchers: Arc<Watchers>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +102,17 @@ impl View {
 
     /// Makes a turn's changes visible, all at once. With `afresh`, they are all there is.
     pub(super) fn publish(&self, changes: Changes, afresh: bool) {
+        let watched =
+            if self.watchers.is_idle() { Vec::new() } else { changes.tasks.iter().map(|(id, _)| *id).collect() };
+        self.apply(changes, afresh);
+        if afresh {
+            self.watchers.wake_all();
+        } else {
+            watched.into_iter().for_each(|id| self.watchers.wake(id));
+        }
+    }
+
+    fn apply(&self, changes: Changes, afresh: bool) {
         let mut guard = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *guard;
         if afresh {
@@ -186,6 +200,7 @@ impl View {
     /// Wakes everyone who waits for a change: the Host stops.
     pub(super) fn close(&self) {
         self.events.close();
+        self.watchers.close();
         for node in self.nodes() {
             node.signal.close();
         }

@@ -27,6 +27,31 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What goes with a request.
+#[derive(Clone, Copy)]
+enum Payload<'a> {
+    Nothing,
+    Json(&'a str),
+    Bytes(&'a [u8]),
+}
+
+/// A body, and what it is.
+trait Typed {
+    const TYPE: &'static str;
+}
+
+impl Typed for () {
+    const TYPE: &'static str = "";
+}
+
+impl Typed for &str {
+    const TYPE: &'static str = "application/json";
+}
+
+impl Typed for &[u8] {
+    const TYPE: &'static str = "application/octet-stream";
+}
+
 /// No answer came.
 #[derive(Clone, Debug)]
 pub enum ClientFault {
@@ -75,6 +100,24 @@ impl Client {
     /// # Errors
     /// See [`ClientFault`]; a 4xx or 5xx is an answer, not an error.
     pub fn call(&self, method: &str, path: &str, body: Option<&str>, timeout: Duration) -> Result<Answer, ClientFault> {
+        self.call_again(method, path, body.map_or(Payload::Nothing, Payload::Json), timeout)
+    }
+
+    /// A PUT of raw bytes, with a whole answer.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn put_bytes(&self, path: &str, body: &[u8], timeout: Duration) -> Result<Answer, ClientFault> {
+        self.call_again("PUT", path, Payload::Bytes(body), timeout)
+    }
+
+    fn call_again(
+        &self,
+        method: &str,
+        path: &str,
+        body: Payload<'_>,
+        timeout: Duration,
+    ) -> Result<Answer, ClientFault> {
         match self.call_once(method, path, body, timeout) {
             // A kept connection may have been closed by the server just before we wrote. GET and PUT may be repeated.
             Err(ClientFault::Broken { reason, .. })
@@ -86,18 +129,13 @@ impl Client {
         }
     }
 
-    fn call_once(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&str>,
-        timeout: Duration,
-    ) -> Result<Answer, ClientFault> {
+    fn call_once(&self, method: &str, path: &str, body: Payload<'_>, timeout: Duration) -> Result<Answer, ClientFault> {
         let response = match body {
-            Some(body) => self.send(method, path, body, Some(timeout), None)?,
-            None if method == "GET" => self.send(method, path, (), Some(timeout), None)?,
+            Payload::Json(body) => self.send(method, path, body, Some(timeout), None)?,
+            Payload::Bytes(body) => self.send(method, path, body, Some(timeout), None)?,
+            Payload::Nothing if method == "GET" => self.send(method, path, (), Some(timeout), None)?,
             // Without a length ureq would announce chunks, which our server refuses.
-            None => self.send(method, path, "", Some(timeout), None)?,
+            Payload::Nothing => self.send(method, path, "", Some(timeout), None)?,
         };
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config().limit(LARGEST_ANSWER).read_to_vec();
@@ -109,12 +147,26 @@ impl Client {
     /// # Errors
     /// See [`ClientFault`].
     pub fn stream(&self, path: &str, idle: Duration) -> Result<(u16, Box<dyn Read + Send>), ClientFault> {
-        let response = self.send("GET", path, (), None, Some(idle))?;
-        let status = response.status().as_u16();
-        Ok((status, Box::new(response.into_body().into_reader())))
+        self.stream_with(path, idle, "").map(|(status, _, stream)| (status, stream))
     }
 
-    fn send<B: AsSendBody>(
+    /// As [`Client::stream`], with the value of one header of the answer.
+    ///
+    /// # Errors
+    /// See [`ClientFault`].
+    pub fn stream_with(
+        &self,
+        path: &str,
+        idle: Duration,
+        header: &str,
+    ) -> Result<(u16, Option<String>, Box<dyn Read + Send>), ClientFault> {
+        let response = self.send("GET", path, (), None, Some(idle))?;
+        let status = response.status().as_u16();
+        let value = response.headers().get(header).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok((status, value, Box::new(response.into_body().into_reader())))
+    }
+
+    fn send<B: AsSendBody + Typed>(
         &self,
         method: &str,
         path: &str,
@@ -127,7 +179,7 @@ impl Client {
             request = request.header("authorization", bearer);
         }
         if method != "GET" {
-            request = request.header("content-type", "application/json");
+            request = request.header("content-type", B::TYPE);
         }
         let request = request.body(body).map_err(|fault| ClientFault::Unreachable {
             url: self.base.clone(),

@@ -9,9 +9,11 @@ use nanoserde::{DeJson, SerJson};
 use super::Join;
 use crate::api::json;
 use crate::api::node::{
-    DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, Register, Registered,
+    DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputHave, Register, Registered,
 };
-use crate::net::http_client::Client;
+use crate::domain::ids::{Attempt, TaskId};
+use crate::domain::output::Stream;
+use crate::net::http_client::{Answer, Client, ClientFault};
 
 /// A call that is answered at once.
 const CALL: Duration = Duration::from_secs(10);
@@ -59,6 +61,8 @@ pub struct Session {
 /// The Host, and the session with it.
 pub struct Link {
     client: Client,
+    /// For output alone: reports and heartbeats never wait behind it.
+    shipping: Client,
     hostname: String,
     held: Mutex<Held>,
     changed: Condvar,
@@ -93,6 +97,7 @@ impl Link {
         let base = if join.host.contains("://") { join.host.clone() } else { format!("http://{}", join.host) };
         Self {
             client: Client::new(&base, join.node_token.as_deref()),
+            shipping: Client::new(&base, join.node_token.as_deref()),
             hostname: hostname.to_owned(),
             held: Mutex::default(),
             changed: Condvar::new(),
@@ -205,6 +210,24 @@ impl Link {
         self.call::<(), _>("GET", &path, None, hold + CALL)
     }
 
+    /// A piece of what a task wrote.
+    ///
+    /// # Errors
+    /// See [`LinkFault`]; `Taken` here means that the Host cannot keep that task's output.
+    pub fn ship(
+        &self,
+        session: &Session,
+        task: TaskId,
+        attempt: Attempt,
+        stream: Stream,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<OutputHave, LinkFault> {
+        let (host, session, attempt) = (&self.hostname, escaped(&session.id), attempt.0);
+        let path = format!("/runner/{host}/output/{task}/{attempt}/{stream}?session={session}&offset={offset}");
+        self.read("PUT", &path, self.shipping.put_bytes(&path, bytes, REPORT))
+    }
+
     fn call<Q: SerJson, A: DeJson>(
         &self,
         method: &str,
@@ -213,7 +236,10 @@ impl Link {
         timeout: Duration,
     ) -> Result<A, LinkFault> {
         let body = body.map(json::encode);
-        let answer = self.client.call(method, path, body.as_deref(), timeout);
+        self.read(method, path, self.client.call(method, path, body.as_deref(), timeout))
+    }
+
+    fn read<A: DeJson>(&self, method: &str, path: &str, answer: Result<Answer, ClientFault>) -> Result<A, LinkFault> {
         let answer = answer.map_err(|fault| LinkFault::Unreachable(fault.to_string()))?;
         if answer.status == 200 || answer.status == 201 {
             let host = self.host();

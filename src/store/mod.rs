@@ -22,7 +22,7 @@ pub use events::{EventRow, NewEvent};
 pub use nodes::NodeRecord;
 pub use open::Store;
 pub use readers::{Readers, TaskFilter};
-pub use tasks::Task;
+pub use tasks::{Gone, Task};
 
 /// Why the database did not do what was asked: one or two lines for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -99,17 +99,27 @@ impl Store {
 
     /// One writing statement, in this turn's transaction.
     pub(super) fn write(&mut self, sql: &str, params: impl Params) -> Result<(), StoreFault> {
-        self.execute(sql, params).map_err(|error| StoreFault::of("write the database", &error))?;
-        Ok(())
+        let done = self.begin().and_then(|()| self.conn.prepare_cached(sql)?.execute(params));
+        done.map(drop).map_err(|error| StoreFault::of("write the database", &error))
     }
 
-    /// As [`Store::write`]; says how many rows it touched.
-    pub(super) fn execute(&mut self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+    /// As [`Store::write`], for a statement that gives rows.
+    pub(super) fn rows<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.begin()?;
+        self.conn.prepare_cached(sql)?.query_map(params, read)?.collect()
+    }
+
+    fn begin(&mut self) -> rusqlite::Result<()> {
         if !self.in_transaction {
             self.conn.execute_batch("BEGIN IMMEDIATE")?;
             self.in_transaction = true;
         }
-        self.conn.prepare_cached(sql)?.execute(params)
+        Ok(())
     }
 
     /// Makes the file unable to grow by more than `pages`, as a full disk would.

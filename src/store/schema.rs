@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i32 = 0x4861_6b75;
 
 /// One script for each version: the n-th makes a database of version n+1 out of one of version n.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// The version that this program writes.
 pub(super) const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -81,6 +81,13 @@ CREATE TABLE batches (
     submitted_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batches_by_age ON batches (submitted_ms);
+";
+
+// How much a task wrote in all, once its end is known, and the systemd scope it ran in.
+const VERSION_2: &str = "
+ALTER TABLE tasks ADD COLUMN stdout_bytes INTEGER;
+ALTER TABLE tasks ADD COLUMN stderr_bytes INTEGER;
+ALTER TABLE tasks ADD COLUMN unit TEXT;
 ";
 
 /// Brings a database of an older version (0 = empty) up to [`VERSION`], each step in a transaction of its own.

@@ -30,11 +30,27 @@ pub struct Task {
     pub host_keys: Vec<String>,
     /// How many younger tasks have passed it (see the queue).
     pub passed: u32,
+    /// How much it wrote to its standard output in all, in bytes. None: it has not ended, or nobody knows.
+    pub stdout_bytes: Option<u64>,
+    /// The same for its standard error.
+    pub stderr_bytes: Option<u64>,
+    /// The systemd scope it runs, or ran, in.
+    pub unit: Option<String>,
+}
+
+/// What a clean-up removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Rows of every kind.
+    pub rows: usize,
+    /// The tasks among them.
+    pub tasks: Vec<TaskId>,
 }
 
 /// `json_valid` stands in for a check of the text: nanoserde must not see one that is not JSON.
 pub(super) const COLUMNS: &str = "id, batch, state, want, attempt, rev, note, exit_code, exit_signal, node, numa, gpus, passed, \
-     submitted_ms, started_ms, completed_ms, ssh_port, host_keys, iif(json_valid(spec), spec, NULL)";
+     submitted_ms, started_ms, completed_ms, ssh_port, host_keys, iif(json_valid(spec), spec, NULL), \
+     stdout_bytes, stderr_bytes, unit";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> {
     let id = TaskId::from_u64(natural(row.get(0)?));
@@ -81,6 +97,9 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> 
         ssh_port: row.get(16)?,
         host_keys: columns.host_keys.lines().map(str::to_owned).collect(),
         passed: row.get(12)?,
+        stdout_bytes: row.get::<_, Option<i64>>(19)?.map(natural),
+        stderr_bytes: row.get::<_, Option<i64>>(20)?.map(natural),
+        unit: row.get(21)?,
     }))
 }
 
@@ -154,7 +173,7 @@ impl Store {
         let standing = &task.standing;
         self.write(
             "INSERT INTO tasks VALUES \
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
             params![
                 int(task.id.get()),
                 int(task.batch.get()),
@@ -177,6 +196,9 @@ impl Store {
                 task.ssh_port,
                 task.host_keys.join("\n"),
                 spec_row::encode(&task.spec),
+                task.stdout_bytes.map(int),
+                task.stderr_bytes.map(int),
+                task.unit,
             ],
         )
     }
@@ -190,7 +212,7 @@ impl Store {
         self.write(
             "UPDATE tasks SET state = ?2, want = ?3, attempt = ?4, rev = ?5, note = ?6, exit_code = ?7, exit_signal = ?8, \
              node = ?9, numa = ?10, gpus = ?11, passed = ?12, started_ms = ?13, completed_ms = ?14, ssh_port = ?15, \
-             host_keys = ?16 WHERE id = ?1",
+             host_keys = ?16, stdout_bytes = ?17, stderr_bytes = ?18, unit = ?19 WHERE id = ?1",
             params![
                 int(task.id.get()),
                 standing.state.word(),
@@ -208,38 +230,41 @@ impl Store {
                 task.completed_ms.map(int),
                 task.ssh_port,
                 task.host_keys.join("\n"),
+                task.stdout_bytes.map(int),
+                task.stderr_bytes.map(int),
+                task.unit,
             ],
         )
     }
 
     /// Removes at most `limit` each of the tasks that ended, the answers that were kept and the events that happened
-    /// before `cutoff_ms`; says how many rows went. The newest task stays, so that ids never repeat.
+    /// before `cutoff_ms`; says what went. The newest task stays, so that ids never repeat.
     ///
     /// Events go strictly from the oldest on, so those that are left have no gaps.
     ///
     /// # Errors
     /// The database could not be written.
-    pub fn clean_up(&mut self, cutoff_ms: u64, limit: u32) -> Result<usize, StoreFault> {
+    pub fn clean_up(&mut self, cutoff_ms: u64, limit: u32) -> Result<Gone, StoreFault> {
         const STATEMENTS: [(&str, &str); 3] = [
             (
                 "SELECT 1 FROM tasks INDEXED BY tasks_ended WHERE state NOT IN ('pending', 'assigning', 'running', 'paused', 'lost') \
                  AND completed_ms < ?1 AND id < (SELECT max(id) FROM tasks) LIMIT 1",
                 "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks INDEXED BY tasks_ended \
                  WHERE state NOT IN ('pending', 'assigning', 'running', 'paused', 'lost') AND completed_ms < ?1 \
-                 AND id < (SELECT max(id) FROM tasks) LIMIT ?2)",
+                 AND id < (SELECT max(id) FROM tasks) LIMIT ?2) RETURNING id",
             ),
             (
                 "SELECT 1 FROM batches WHERE submitted_ms < ?1 LIMIT 1",
-                "DELETE FROM batches WHERE key IN (SELECT key FROM batches WHERE submitted_ms < ?1 LIMIT ?2)",
+                "DELETE FROM batches WHERE key IN (SELECT key FROM batches WHERE submitted_ms < ?1 LIMIT ?2) RETURNING NULL",
             ),
             (
                 "SELECT 1 FROM (SELECT time_ms FROM events ORDER BY seq LIMIT 1) WHERE time_ms < ?1",
                 "DELETE FROM events WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM \
                  (SELECT seq, time_ms FROM events ORDER BY seq LIMIT ?2) WHERE time_ms >= ?1) \
-                 AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?2)",
+                 AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?2) RETURNING NULL",
             ),
         ];
-        let mut gone = 0;
+        let mut gone = Gone::default();
         for (anything, delete) in STATEMENTS {
             // Looking first keeps an idle Host from taking a write transaction for nothing.
             let found: Option<i64> = self
@@ -248,9 +273,11 @@ impl Store {
                 .and_then(|mut statement| statement.query_row(params![int(cutoff_ms)], |row| row.get(0)).optional())
                 .map_err(|error| StoreFault::of("read the database", &error))?;
             if found.is_some() {
-                gone += self
-                    .execute(delete, params![int(cutoff_ms), limit])
+                let ids = self
+                    .rows(delete, params![int(cutoff_ms), limit], |row| row.get::<_, Option<i64>>(0))
                     .map_err(|error| StoreFault::of("write the database", &error))?;
+                gone.rows += ids.len();
+                gone.tasks.extend(ids.into_iter().flatten().map(|id| TaskId::from_u64(natural(id))));
             }
         }
         Ok(gone)

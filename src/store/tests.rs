@@ -76,6 +76,9 @@ fn task(id: u64, state: State) -> Task {
         ssh_port: Some(30_000),
         host_keys: vec!["ssh-ed25519 AAAA".into(), "ssh-rsa BBBB".into()],
         passed: 4,
+        stdout_bytes: Some(1 << 40),
+        stderr_bytes: None,
+        unit: Some("hakuriver-task-7.scope".into()),
     }
 }
 
@@ -244,9 +247,10 @@ fn old_ended_tasks_and_events_go_and_the_newest_task_stays() {
         store.add_event(&event).expect("event");
     }
     store.commit().expect("commit");
-    assert_eq!(store.clean_up(1_000, 100), Ok(0));
-    assert_eq!(store.clean_up(3_000, 100), Ok(2), "two events");
-    assert_eq!(store.clean_up(3_001, 100), Ok(2), "task 2 and the last event");
+    let gone = |rows, tasks: &[u64]| Ok(Gone { rows, tasks: tasks.iter().copied().map(TaskId::from_u64).collect() });
+    assert_eq!(store.clean_up(1_000, 100), gone(0, &[]));
+    assert_eq!(store.clean_up(3_000, 100), gone(2, &[]), "two events");
+    assert_eq!(store.clean_up(3_001, 100), gone(2, &[2]), "task 2 and the last event");
     store.commit().expect("commit");
     assert_eq!(store.readers().event_bounds(), Ok((4, 3)), "numbers are not used again");
     assert_eq!(store.live_tasks().expect("live").len(), 1);

@@ -57,6 +57,15 @@ fn write_new(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Re
     if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
 }
 
+/// A file to append to, made for us alone if it is not there; never through a link.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn append_to(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    file.map_err(|fault| at("open", path, &fault))
+}
+
 /// Makes the names in a folder durable.
 ///
 /// # Errors
@@ -74,13 +83,8 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// The io error, with the path in its message.
 pub fn read_foreign(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    // O_NONBLOCK: a named pipe would hold us for ever; O_NOFOLLOW: a link might show us any file of the node.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let fault = |fault: &io::Error| at("read", path, fault);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|e| fault(&e))?;
-    if !file.metadata().map_err(|e| fault(&e))?.is_file() {
-        return Err(fault(&io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-    }
+    let file = open_foreign(path, OpenOptions::new().read(true)).map_err(|e| fault(&e))?;
     let mut content = Vec::new();
     let more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     file.take(more).read_to_end(&mut content).map_err(|e| fault(&e))?;
@@ -89,6 +93,25 @@ pub fn read_foreign(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
         return Err(fault(&io::Error::new(io::ErrorKind::FileTooLarge, reason)));
     }
     Ok(content)
+}
+
+/// Opens a regular file, where someone else may have put anything: no link is followed, and what is no regular file is
+/// refused (`InvalidInput`) without waiting for it.
+///
+/// Only the last part of the path may be hostile: the folder must be one that nobody else can replace.
+///
+/// # Errors
+/// The io error, without the path.
+pub fn open_foreign(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let odd = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+    // O_NONBLOCK: a named pipe would hold us for ever; O_NOFOLLOW: a link might show us any file of this machine.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = options.custom_flags(flags).open(path).map_err(|fault| match fault.raw_os_error() {
+        // A link; a pipe that nobody reads; a folder.
+        Some(libc::ELOOP | libc::ENXIO | libc::EISDIR) => odd(),
+        _ => fault,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(odd()) }
 }
 
 /// Removes a folder and all that is in it, however deep: somebody hostile may have filled it, though nobody writes there

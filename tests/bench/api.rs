@@ -57,17 +57,17 @@ fn finish(cluster: &Cluster, count: u64) {
 }
 
 /// One connection that is kept.
-struct Caller {
+pub struct Caller {
     socket: TcpStream,
     token: String,
 }
 
 impl Caller {
-    fn new(cluster: &Cluster) -> Self {
+    pub fn new(cluster: &Cluster) -> Self {
         Self { socket: http::connect(cluster.api), token: cluster.token() }
     }
 
-    fn call(&mut self, method: &str, path: &str, body: Option<&str>) -> http::Reply {
+    pub fn call(&mut self, method: &str, path: &str, body: Option<&str>) -> http::Reply {
         let request = http::request(method, path, Some(&self.token), body);
         self.socket.write_all(request.as_bytes()).expect("the Host listens");
         http::read_reply(&mut self.socket).expect("an answer")

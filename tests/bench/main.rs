@@ -19,6 +19,9 @@ mod http;
 #[path = "../program.rs"]
 mod program;
 #[allow(dead_code)]
+#[path = "../tasks.rs"]
+mod tasks;
+#[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
 
@@ -26,6 +29,7 @@ mod api;
 mod figure;
 mod memory;
 mod start_up;
+mod task;
 mod tunnel;
 mod vps;
 
@@ -38,11 +42,14 @@ type Part = fn() -> Vec<Figure>;
 fn main() {
     // `cargo bench` passes --bench; a name runs the parts of that name only.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 8] = [
         ("vps", vps::measure),
         ("tunnel", tunnel::measure),
         ("start_up", start_up::measure),
         ("api", api::measure),
+        ("task", task::measure),
+        ("submit", task::submits),
+        ("container", task::containers),
         ("memory", memory::measure),
     ];
     let mut figures = Vec::new();

@@ -138,6 +138,11 @@ pub(in crate::host) struct Seen {
     /// Milliseconds since 1970, by the node's clock.
     pub(in crate::host) started_ms: Option<u64>,
     pub(in crate::host) completed_ms: Option<u64>,
+    /// How much it wrote in all, in bytes; None: it has not ended, or its node does not know.
+    pub(in crate::host) stdout_bytes: Option<u64>,
+    pub(in crate::host) stderr_bytes: Option<u64>,
+    /// The systemd scope it runs in.
+    pub(in crate::host) unit: Option<String>,
 }
 
 /// What was seen of it.

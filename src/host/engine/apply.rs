@@ -20,6 +20,10 @@ pub(super) struct Facts {
     pub(super) host_keys: Option<Vec<String>>,
     pub(super) started_ms: Option<u64>,
     pub(super) completed_ms: Option<u64>,
+    /// How much it wrote in all, in bytes: only with its end.
+    pub(super) stdout_bytes: Option<u64>,
+    pub(super) stderr_bytes: Option<u64>,
+    pub(super) unit: Option<String>,
 }
 
 impl Core {
@@ -228,12 +232,16 @@ fn learn(task: &mut Task, facts: Facts, now: Now) {
     if let Some(keys) = facts.host_keys {
         task.host_keys = keys;
     }
+    if let Some(unit) = facts.unit {
+        task.unit = Some(unit);
+    }
     match task.standing.state {
         State::Pending => {
             // Back from a node that never started it.
             task.placement = None;
             task.ssh_port = None;
             task.host_keys.clear();
+            task.unit = None;
         }
         State::Assigning | State::Lost => {}
         State::Running | State::Paused => {
@@ -241,6 +249,8 @@ fn learn(task: &mut Task, facts: Facts, now: Now) {
         }
         State::Completed | State::Failed | State::Killed | State::KilledOom => {
             task.started_ms = facts.started_ms.or(task.started_ms);
+            task.stdout_bytes = task.stdout_bytes.or(facts.stdout_bytes);
+            task.stderr_bytes = task.stderr_bytes.or(facts.stderr_bytes);
             task.completed_ms = task.completed_ms.or(facts.completed_ms).or(Some(now.unix_ms));
         }
     }

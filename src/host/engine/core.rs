@@ -31,6 +31,8 @@ pub(in crate::host) struct Settings {
     pub(in crate::host) retention: Duration,
     /// How often is looked for what is older.
     pub(in crate::host) cleanup_interval: Duration,
+    /// Told which tasks were removed, so that their files go too.
+    pub(in crate::host) removed: std::sync::mpsc::Sender<Vec<TaskId>>,
 }
 
 /// Everything that the engine knows.

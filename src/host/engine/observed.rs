@@ -78,6 +78,9 @@ impl Core {
                 host_keys: seen.host_keys.clone(),
                 started_ms: seen.started_ms,
                 completed_ms: seen.completed_ms,
+                stdout_bytes: seen.stdout_bytes,
+                stderr_bytes: seen.stderr_bytes,
+                unit: seen.unit.clone(),
                 ..Facts::default()
             }
         } else {

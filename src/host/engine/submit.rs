@@ -195,6 +195,9 @@ fn new_task(id: TaskId, batch: TaskId, spec: TaskSpec, now: Now) -> Task {
         ssh_port: None,
         host_keys: Vec::new(),
         passed: 0,
+        stdout_bytes: None,
+        stderr_bytes: None,
+        unit: None,
     }
 }
 

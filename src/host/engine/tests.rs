@@ -53,6 +53,7 @@ impl Bench {
             node_timeout: TIMEOUT,
             retention: Duration::from_secs(86_400),
             cleanup_interval: Duration::from_secs(10),
+            removed: std::sync::mpsc::channel().0,
         };
         let (core, view) = Core::load(store, settings, self.now).expect("load");
         self.core = Some(core);
@@ -226,6 +227,9 @@ fn seen(id: TaskId, rev: u64, observation: Observation) -> Seen {
         host_keys: None,
         started_ms: None,
         completed_ms: None,
+        stdout_bytes: None,
+        stderr_bytes: None,
+        unit: None,
     }
 }
 

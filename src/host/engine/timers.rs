@@ -33,7 +33,12 @@ impl Core {
         if self.next_cleanup <= now.instant {
             let age = u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
             let gone = self.store.clean_up(now.unix_ms.saturating_sub(age), CLEANED)?;
-            let wait = if gone > 0 { Duration::from_millis(100) } else { self.settings.cleanup_interval };
+            if !gone.tasks.is_empty() {
+                let tell = self.settings.removed.clone();
+                // Once it is stored. Err: the Host stops, and the next one looks for what is left.
+                self.turn.answers.push(Box::new(move || drop(tell.send(gone.tasks))));
+            }
+            let wait = if gone.rows > 0 { Duration::from_millis(100) } else { self.settings.cleanup_interval };
             self.next_cleanup = now.instant + wait;
         }
         Ok(())

@@ -47,6 +47,7 @@ impl Api {
         Ok(Reply::Stream {
             status: 200,
             content_type: "text/event-stream",
+            headers: Vec::new(),
             write: Box::new(move |out| stream(out, &view, &readers, since, task)),
         })
     }
@@ -61,7 +62,6 @@ fn stream(
 ) -> io::Result<()> {
     // Something at once, so that the client knows that it is heard.
     out.write_all(b": events\n\n")?;
-    out.flush()?;
     loop {
         // Read before the rows: what is stored in between is then seen as a change.
         let seen = view.events.number();
@@ -72,7 +72,6 @@ fn stream(
             rows.iter().filter(|row| task.is_none() || row.task == task).for_each(|row| push(&mut text, row));
             if !text.is_empty() {
                 out.write_all(text.as_bytes())?;
-                out.flush()?;
             }
             continue;
         }
@@ -80,7 +79,6 @@ fn stream(
             Woken::Changed => {}
             Woken::TimedOut => {
                 out.write_all(b": still here\n\n")?;
-                out.flush()?;
             }
             Woken::Closed => return Ok(()),
         }

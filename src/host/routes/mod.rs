@@ -4,9 +4,11 @@ mod events;
 mod lists;
 mod metrics;
 mod nodes;
+mod output;
 mod path;
 mod runner;
 mod same_site;
+mod stream;
 mod submit;
 mod tasks;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub(super) use self::same_site::SameSite;
 use super::engine::{ActFault, Engine};
 use super::environments::Environments;
 use super::health::History;
+use super::outputs::Outputs;
 use super::submission::Rules;
 use super::tokens::{self, Standing, Tokens};
 
@@ -37,6 +40,7 @@ pub(super) struct Api {
     pub(super) rules: Rules,
     pub(super) environments: Environments,
     pub(super) history: Arc<History>,
+    pub(super) outputs: Arc<Outputs>,
     pub(super) cluster_id: String,
     /// How long a long poll waits.
     pub(super) poll: Duration,
@@ -56,12 +60,16 @@ impl Handler for Api {
         self.same_site.check(head).map_err(|why| refuse(403, &why))?;
         self.authorise(head, route.audience())?;
         let has_body = head.header("content-length").is_some_and(|length| length.trim() != "0");
-        let is_json = head.header("content-type").map(|kind| {
-            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-        });
-        // A web page can send a foreign server any other type without asking it first.
-        if is_json == Some(false) || (has_body && is_json.is_none()) {
-            return Err(refuse(415, "the body has to be of Content-Type application/json"));
+        let expected = match route {
+            Route::Ship(..) => "application/octet-stream",
+            _ => "application/json",
+        };
+        let is_expected = head
+            .header("content-type")
+            .map(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(expected)));
+        // A web page can send a foreign server any type but these without asking it first.
+        if is_expected == Some(false) || (has_body && is_expected.is_none()) {
+            return Err(refuse(415, &format!("the body has to be of Content-Type {expected}")));
         }
         Ok(match route {
             Route::Submit | Route::Observed(_) => LARGE_BODY,
@@ -88,7 +96,7 @@ impl Handler for Api {
             Route::Status(task) => self.status(&task),
             Route::Kill(task) => self.kill(&task),
             Route::Control(task, action) => self.control(&task, &action),
-            Route::Output(task) => self.output(&task),
+            Route::Output(task, stream) => self.output(&task, stream, head),
             Route::Tasks => self.tasks(head),
             Route::Vps => self.vps(head),
             Route::VpsStatus => self.vps_status(head),
@@ -97,6 +105,7 @@ impl Handler for Api {
             Route::Heartbeat(name) => self.heartbeat(&name, body),
             Route::Observed(name) => self.observed(&name, body),
             Route::Desired(name) => self.desired(&name, head),
+            Route::Ship(name, task, attempt, stream) => self.ship(&name, task, attempt, stream, head, body),
         };
         answer.unwrap_or_else(|fault| refuse(fault.status, &fault.detail))
     }

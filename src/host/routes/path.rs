@@ -1,5 +1,8 @@
 //! What a path means. Every path is served as written and with `/api` in front.
 
+use crate::domain::ids::{Attempt, TaskId};
+use crate::domain::output::Stream;
+
 /// One thing that can be asked, with the names in its path as they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -13,7 +16,7 @@ pub(super) enum Route {
     Status(String),
     Kill(String),
     Control(String, String),
-    Output(String),
+    Output(String, Stream),
     Tasks,
     Vps,
     VpsStatus,
@@ -22,6 +25,8 @@ pub(super) enum Route {
     Heartbeat(String),
     Observed(String),
     Desired(String),
+    /// A piece of what a task wrote, from its node.
+    Ship(String, TaskId, Attempt, Stream),
 }
 
 /// What a user can do with a node.
@@ -44,7 +49,9 @@ impl Route {
     pub(super) const fn audience(&self) -> Audience {
         match self {
             Self::Healthz => Audience::Open,
-            Self::Register | Self::Heartbeat(_) | Self::Observed(_) | Self::Desired(_) => Audience::Node,
+            Self::Register | Self::Heartbeat(_) | Self::Observed(_) | Self::Desired(_) | Self::Ship(..) => {
+                Audience::Node
+            }
             Self::Version
             | Self::Metrics
             | Self::Nodes
@@ -54,7 +61,7 @@ impl Route {
             | Self::Status(_)
             | Self::Kill(_)
             | Self::Control(..)
-            | Self::Output(_)
+            | Self::Output(..)
             | Self::Tasks
             | Self::Vps
             | Self::VpsStatus
@@ -84,7 +91,7 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["status", task] => (Route::Status(text(task)), "GET"),
         ["kill", task] => (Route::Kill(text(task)), "POST"),
         ["command", task, action] => (Route::Control(text(task), text(action)), "POST"),
-        ["task", task, "stdout" | "stderr"] => (Route::Output(text(task)), "GET"),
+        ["task", task, stream] => (Route::Output(text(task), stream.parse().ok()?), "GET"),
         ["tasks"] => (Route::Tasks, "GET"),
         ["vps"] => (Route::Vps, "GET"),
         ["vps", "status"] => (Route::VpsStatus, "GET"),
@@ -93,6 +100,11 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
         ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
+        // Ids and attempts are parsed here: names of files are made of them.
+        ["runner", name, "output", task, attempt, stream] => {
+            let attempt = attempt.parse().ok().map(Attempt)?;
+            (Route::Ship(text(name), task.parse().ok()?, attempt, stream.parse().ok()?), "PUT")
+        }
         _ => return None,
     })
 }
@@ -113,12 +125,25 @@ mod tests {
             ("/node/n1/drain", "POST"),
             ("/runner/n1/desired", "GET"),
             ("/heartbeat/n1", "PUT"),
+            ("/task/17/stderr", "GET"),
+            ("/runner/n1/output/17/1/stdout", "PUT"),
         ] {
             let plain = parse(path).unwrap_or_else(|| panic!("{path}"));
             assert_eq!(plain.1, method, "{path}");
             assert_eq!(parse(&format!("/api{path}")), Some(plain), "{path}");
         }
-        for path in ["", "/", "/api", "/api/api/nodes", "/node/n1/destroy", "/status", "/status/1/2", "nodes"] {
+        for path in [
+            "",
+            "/",
+            "/api",
+            "/api/api/nodes",
+            "/node/n1/destroy",
+            "/status",
+            "/status/1/2",
+            "nodes",
+            "/task/1/stdin",
+            "/runner/n/output/x/1/stdout",
+        ] {
             assert_eq!(parse(path), None, "{path}");
         }
     }

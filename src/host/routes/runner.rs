@@ -53,11 +53,14 @@ impl Api {
 
     /// `PUT /runner/{hostname}/observed`
     pub(super) fn observed(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Observed { session, complete, tasks, outputs: _ } = json::decode(body).map_err(undecoded)?;
+        let Observed { session, complete, tasks, outputs } = json::decode(body).map_err(undecoded)?;
         let tasks = tasks.into_iter().map(seen).collect::<Result<_, _>>()?;
+        let name = node_name(name)?;
+        // Before the engine is asked: when the end is acknowledged, what came with it is kept.
+        let outputs = self.take_chunks(&name, &session, outputs)?;
         let snapshot = Snapshot { session, complete, tasks };
-        let (acknowledged, host_epoch) = self.engine.observed(node_name(name)?, snapshot)?;
-        Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs: Vec::new() }))
+        let (acknowledged, host_epoch) = self.engine.observed(name, snapshot)?;
+        Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs }))
     }
 
     /// `GET /runner/{hostname}/desired?session=&version=`: waits until the list is another one than the version that
@@ -159,6 +162,9 @@ fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
         }),
         started_ms: task.started_at.as_deref().and_then(clock::parse_rfc3339),
         completed_ms: task.completed_at.as_deref().and_then(clock::parse_rfc3339),
+        stdout_bytes: task.stdout_bytes,
+        stderr_bytes: task.stderr_bytes,
+        unit: task.unit,
         ..facts(task.task_id, task.attempt, task.rev)?
     })
 }
@@ -173,5 +179,8 @@ fn facts(id: String, attempt: u32, rev: u64) -> Result<Seen, ActFault> {
         host_keys: None,
         started_ms: None,
         completed_ms: None,
+        stdout_bytes: None,
+        stderr_bytes: None,
+        unit: None,
     })
 }

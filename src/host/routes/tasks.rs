@@ -1,7 +1,6 @@
 //! Single tasks for users.
 
 use crate::domain::ids::{TaskId, TaskName};
-use crate::domain::spec::TaskKind;
 use crate::net::http::Reply;
 use crate::store::Task;
 
@@ -13,7 +12,9 @@ impl Api {
     /// `GET /status/{id or name}`
     pub(super) fn status(&self, text: &str) -> Result<Reply, ActFault> {
         let (task, waiting) = self.find(text)?;
-        Ok(answer(200, &render::task_record(&task, waiting.as_deref())))
+        let mut record = render::task_record(&task, waiting.as_deref());
+        self.tell_output(&task, &mut record);
+        Ok(answer(200, &record))
     }
 
     /// `POST /kill/{id or name}`
@@ -36,19 +37,8 @@ impl Api {
         Ok(message(200, self.engine.control(id, control)?))
     }
 
-    /// `GET /task/{id}/stdout` and `/stderr`
-    pub(super) fn output(&self, text: &str) -> Result<Reply, ActFault> {
-        let (task, _) = self.find(text)?;
-        Err(match task.spec.kind {
-            TaskKind::Vps { .. } => {
-                ActFault::new(400, format!("task {} is a VPS and has no output; see 'hakuriver ssh {0}'", task.id))
-            }
-            TaskKind::Command { .. } => ActFault::new(404, format!("task {} has no output", task.id)),
-        })
-    }
-
     /// The task with that id, or the one that holds that name, or else the newest that had it.
-    fn find(&self, text: &str) -> Result<(Task, Option<std::sync::Arc<str>>), ActFault> {
+    pub(super) fn find(&self, text: &str) -> Result<(Task, Option<std::sync::Arc<str>>), ActFault> {
         let not_found = || ActFault::new(404, format!("task '{}' not found", shorten(text)));
         let live = |id| self.engine.view.task(id);
         // The live one first: what is neither live nor in the database was never there, as a task is stored before it

@@ -61,6 +61,7 @@ impl Host {
             node_timeout: Duration::from_secs(30),
             retention: Duration::from_secs(86_400),
             cleanup_interval: Duration::from_secs(10),
+            removed: std::sync::mpsc::channel().0,
         };
         let (engine, worker) = Engine::start(store, settings).expect("start");
         let api = Api {
@@ -77,6 +78,7 @@ impl Host {
             },
             environments: Environments::at(folder.clone()),
             history: Arc::default(),
+            outputs: Arc::new(Outputs::below(&folder)),
             cluster_id: "cluster".into(),
             poll: Duration::from_millis(200),
         };

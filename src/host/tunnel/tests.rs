@@ -107,6 +107,9 @@ impl Proxy {
             ssh_port: port,
             host_keys: Vec::new(),
             passed: 0,
+            stdout_bytes: None,
+            stderr_bytes: None,
+            unit: None,
         };
         let changes = Changes {
             tasks: vec![(id, Some(Arc::new(LiveTask { task, waiting: None })))],

@@ -170,9 +170,10 @@ impl Connection<'_> {
                 self.write_both(head.as_bytes(), sent)?;
                 Ok(after)
             }
-            Reply::Stream { status, content_type, write } => {
+            Reply::Stream { status, content_type, headers, write } => {
                 // HTTP/1.0 has no chunks: there, the end of the connection is the end of the body.
                 let mut head = status_line(status, content_type, manner);
+                headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
                 head.push_str(if manner.old { "\r\n" } else { "transfer-encoding: chunked\r\n\r\n" });
                 (&mut &*self.socket).write_all(head.as_bytes())?;
                 if manner.no_body {
@@ -264,7 +265,16 @@ impl Write for Chunks<'_, '_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let socket = self.connection.socket;
+        socket.set_nonblocking(true)?;
+        let seen = socket.peek(&mut [0]);
+        socket.set_nonblocking(false)?;
+        match seen {
+            Ok(0) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Err(fault) if !matches!(fault.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Err(fault),
+            // Silent, or it has sent its next request already.
+            _ => Ok(()),
+        }
     }
 }
 

@@ -41,7 +41,8 @@ impl Head {
     }
 }
 
-/// Writes a streamed body: each write is sent at once.
+/// Writes a streamed body: each write is sent at once. A flush fails when the client is gone, which writing nothing would
+/// not tell.
 pub type StreamBody = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
 /// An answer.
@@ -49,7 +50,8 @@ pub enum Reply {
     /// A whole body. Arc, so that a cached list is not copied for each reader.
     Full { status: u16, content_type: &'static str, body: Arc<[u8]> },
     /// Chunked, each write flushed as a chunk; the connection closes after it if the writer fails.
-    Stream { status: u16, content_type: &'static str, write: StreamBody },
+    /// `headers` are names in lower case, with their values.
+    Stream { status: u16, content_type: &'static str, headers: Vec<(&'static str, String)>, write: StreamBody },
     /// The raw socket is handed over (WebSocket): `head` is written, then `take` has it, with bytes already read.
     Upgrade { head: String, take: Box<dyn FnOnce(TcpStream, Vec<u8>) + Send> },
 }

@@ -26,6 +26,7 @@ impl Handler for Echo {
             "/stream" => Reply::Stream {
                 status: 200,
                 content_type: "text/plain",
+                headers: vec![("x-start", "7".to_owned())],
                 write: Box::new(|out| out.write_all(b"one").and_then(|()| out.write_all(b"two"))),
             },
             "/endless" => {
@@ -40,7 +41,7 @@ impl Handler for Echo {
                     streams.fetch_sub(1, Ordering::SeqCst);
                     Err(ended)
                 };
-                Reply::Stream { status: 200, content_type: "text/plain", write: Box::new(write) }
+                Reply::Stream { status: 200, content_type: "text/plain", headers: Vec::new(), write: Box::new(write) }
             }
             "/huge" => Reply::Full { status: 200, content_type: "text/plain", body: Arc::from(vec![b'x'; 64 << 20]) },
             "/slow" => {

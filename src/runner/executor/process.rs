@@ -65,7 +65,7 @@ pub fn start(start: &Start, cgroups: &Cgroups) -> Result<Running, String> {
     if start.scope {
         return scope::start(start, prepared, cgroups);
     }
-    let name = group_name(start);
+    let name = group_name(start.task, start.attempt);
     let limits = Limits { memory: start.memory, low_weight: !start.exclusive };
     let group = cgroups.make(&name, &limits).map_err(|fault| fault.to_string())?;
     let launched = group
@@ -81,9 +81,15 @@ pub fn start(start: &Start, cgroups: &Cgroups) -> Result<Running, String> {
     }
 }
 
-/// The name of a task's group below ours.
-pub fn group_name(start: &Start) -> String {
-    format!("{}.{}", start.task, start.attempt)
+/// The name of a task's control group, below ours.
+pub fn group_name(task: u64, attempt: u32) -> String {
+    format!("{task}.{attempt}")
+}
+
+/// The task and attempt of a control group's name.
+pub fn of_group_name(name: &str) -> Option<(u64, u32)> {
+    let (task, attempt) = name.split_once('.')?;
+    Some((task.parse().ok()?, attempt.parse().ok()?))
 }
 
 /// Parses all of it and opens its files; in no group yet.
@@ -158,4 +164,82 @@ fn open_output(folder: &Path, name: &str) -> io::Result<File> {
         open()
     });
     opened.map_err(|fault| io::Error::new(fault.kind(), format!("{}: {fault}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::sys::file::Scratch;
+
+    fn task(scratch: &Scratch, argv: &[&str]) -> Start {
+        Start {
+            task: u64::from(std::process::id()),
+            attempt: 1,
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            exclusive: true,
+            folder: scratch.path().join("7.1").display().to_string(),
+            ..Start::default()
+        }
+    }
+
+    fn wait(running: &Running) -> WaitStatus {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(running.process.pid).expect("a pid"));
+        let status = waitpid(pid, None).expect("it is our child");
+        if let Some(group) = &running.group {
+            let end = Instant::now() + Duration::from_secs(10);
+            while !group.remove().expect("it can be looked at") {
+                assert!(Instant::now() < end, "{:?} live on", group.pids());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        status
+    }
+
+    #[test]
+    fn output_stands_in_the_folder_and_is_appended_to() {
+        let scratch = Scratch::new();
+        let cgroups = Cgroups::find(Path::new("/"), &format!("hakuriver-test-start-{}", std::process::id()));
+        let argv = ["sh", "-c", "echo one; echo two >&2; echo three >>/dev/stdout; pwd; exit 3"];
+        let running = start(&task(&scratch, &argv), &cgroups).expect("it starts");
+        assert!(matches!(wait(&running), WaitStatus::Exited(_, 3)));
+        let folder = scratch.path().join("7.1");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it is there");
+        assert_eq!(read(STDOUT), format!("one\nthree\n{}\n", folder.display()));
+        assert_eq!(read(STDERR), "two\n");
+        let fault = start(&task(&scratch, &["no-such-program"]), &cgroups).expect_err("it cannot start");
+        assert!(fault.starts_with("cannot run 'no-such-program'"), "{fault}");
+        assert!(cgroups.left_over().expect("it is listed").is_empty(), "a failed start leaves no group");
+        cgroups.close();
+    }
+
+    #[test]
+    fn another_user_may_write_to_the_output_again() {
+        if !process::is_root() {
+            eprintln!("NOT TESTED: another_user_may_write_to_the_output_again needs root");
+            return;
+        }
+        let scratch = Scratch::new();
+        let mut task = task(&scratch, &["sh", "-c", "echo one >/dev/stdout; pwd; id -u; id -G"]);
+        task.uid = Some(4321);
+        let running = start(&task, &Cgroups::none()).expect("it starts");
+        assert!(running.group.is_none());
+        assert!(matches!(wait(&running), WaitStatus::Exited(_, 0)));
+        let text = fs::read_to_string(scratch.path().join("7.1").join(STDOUT)).expect("it is there");
+        assert_eq!(text, "one\n/\n4321\n4321\n");
+    }
+
+    #[test]
+    fn lists_that_are_none_are_refused() {
+        let scratch = Scratch::new();
+        let mut task = task(&scratch, &["true"]);
+        task.cpus = "3-1".to_owned();
+        let fault = start(&task, &Cgroups::none()).expect_err("no list");
+        assert!(fault.starts_with("cannot bind to CPUs: "), "{fault}");
+    }
 }

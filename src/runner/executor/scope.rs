@@ -106,7 +106,7 @@ struct Plan {
 
 /// systemd runs here, and makes a scope for us.
 pub fn is_available() -> bool {
-    if !Path::new("/run/systemd/system").is_dir() {
+    if !is_there() {
         return false;
     }
     let unit = format!("hakuriver-probe-{}.scope", std::process::id());
@@ -157,7 +157,7 @@ pub(super) fn start(start: &Start, prepared: Launch, cgroups: &Cgroups) -> Resul
     let plan = Plan { start: start.clone(), stderr: prepared.stderr.as_raw_fd(), line: anchored.as_raw_fd() };
 
     // On version 1 systemd leaves the freezer alone: a group of ours, into which systemd-run is put before it begins.
-    let freezer = cgroups.make_freezer(&group_name(start)).map_err(|fault| fault.to_string())?;
+    let freezer = cgroups.make_freezer(&group_name(start.task, start.attempt)).map_err(|fault| fault.to_string())?;
     let groups = freezer.as_ref().map_or(Ok(Vec::new()), Group::entries).map_err(|fault| fault.to_string())?;
     let launched = launch(Launch {
         argv: argv.iter().map(Into::into).collect(),
@@ -265,6 +265,24 @@ fn own_program() -> io::Result<String> {
     let exe = std::env::current_exe()?;
     let text = if exe.exists() { exe.display().to_string() } else { format!("/proc/{}/exe", std::process::id()) };
     Ok(text)
+}
+
+/// systemd is this machine's init.
+pub fn is_there() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// What stands before a command line to have it in a scope of its own, which no task is in; nothing where systemd does not run.
+pub fn own_scope(unit: &str) -> Vec<String> {
+    if !is_there() {
+        return Vec::new();
+    }
+    let mut argv: Vec<String> = ["systemd-run", "--scope", "--quiet", "--collect"].map(str::to_owned).into();
+    if Manager::here().user {
+        argv.push("--user".to_owned());
+    }
+    argv.extend([format!("--unit={unit}-{}", crate::sys::random::hex(4)), "--".to_owned()]);
+    argv
 }
 
 /// What systemd-run needs to find the manager.

@@ -93,6 +93,31 @@ impl Group {
         self.ours.iter().map(open).collect()
     }
 
+    /// Freezing is possible: else all that can be done is to stop its processes one by one.
+    pub fn can_freeze(&self) -> bool {
+        self.freezer.is_some()
+    }
+
+    /// Moves this process into it.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn enter(&self) -> io::Result<()> {
+        self.ours.iter().try_for_each(|path| super::put(&path.join("cgroup.procs"), "0"))
+    }
+
+    /// Moves this process to where our parent group stands, and removes this group.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn leave(&self) -> io::Result<()> {
+        for path in &self.ours {
+            let above = path.ancestors().nth(2).unwrap_or(path);
+            super::put(&above.join("cgroup.procs"), "0")?;
+        }
+        self.remove().map(drop)
+    }
+
     /// The processes in it and below it.
     ///
     /// # Errors

@@ -1,0 +1,228 @@
+//! What tasks wrote, as files of the Host: `<shared_dir>/task_outputs/<id>.out` and `task_errors/<id>.err`.
+//!
+//! A chunk is put where it belongs in its stream, so a repeated one changes nothing, and one that would leave a gap is not
+//! taken: the answer to each is how much there is. The length of the file is all that has to be remembered, so a restart
+//! of the Host loses nothing. Nothing is synced: a power cut may cost a log its last seconds, and the node, which still
+//! has what was not acknowledged with the end, sends it again.
+
+mod janitor;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod watchers;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::api::node::OUTPUT_NOT_WANTED;
+use crate::domain::ids::{Attempt, TaskId};
+use crate::domain::output::Stream;
+use crate::sys::file;
+
+pub(super) use self::janitor::clean;
+pub(super) use self::tail::start_of_last_lines;
+pub(super) use self::watchers::Watchers;
+
+/// The files.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    shared: PathBuf,
+    /// Two copies of a chunk can come at once (the first was given up by its sender): each task has one of these.
+    locks: [Mutex<()>; 64],
+}
+
+/// Why a chunk could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OutputFault {
+    /// The disk is full, or a quota or limit of the file system is reached.
+    Full(String),
+    /// What stands in its place is no file of ours: nothing will change by itself.
+    Foreign(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl OutputFault {
+    fn of(what: &str, path: &Path, fault: &io::Error) -> Self {
+        let text = format!("cannot {what} {}: {fault}", path.display());
+        match fault.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full(format!("{text}; the node sends it again when there is room"))
+            }
+            ErrorKind::InvalidInput | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Self::Foreign(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl std::fmt::Display for OutputFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(text) | Self::Foreign(text) | Self::Failed(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Outputs {
+    /// Below the shared directory. Folders are made when there is something for them.
+    pub(super) fn below(shared: &Path) -> Self {
+        Self { shared: shared.to_owned(), locks: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// Where a stream is kept, or would be.
+    pub(super) fn path(&self, task: TaskId, stream: Stream) -> PathBuf {
+        self.folder(stream).join(match stream {
+            Stream::Stdout => format!("{task}.out"),
+            Stream::Stderr => format!("{task}.err"),
+        })
+    }
+
+    fn folder(&self, stream: Stream) -> PathBuf {
+        self.shared.join(match stream {
+            Stream::Stdout => "task_outputs",
+            Stream::Stderr => "task_errors",
+        })
+    }
+
+    /// Says of which attempt the files are, where that is not the first.
+    fn marker(&self, task: TaskId) -> PathBuf {
+        self.folder(Stream::Stdout).join(format!(".{task}.attempt"))
+    }
+
+    /// Puts a chunk where it belongs; how much of the stream there is then, from its beginning and without a gap.
+    ///
+    /// A newer attempt starts anew; of an older one nothing is wanted ([`OUTPUT_NOT_WANTED`]).
+    pub(super) fn append(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        stream: Stream,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, OutputFault> {
+        let place = usize::try_from(task.get() % self.locks.len() as u64).expect("below 64");
+        let _alone = self.locks[place].lock().unwrap_or_else(PoisonError::into_inner);
+        if attempt > Attempt::FIRST {
+            let kept = self.kept_attempt(task);
+            if kept > attempt {
+                return Ok(OUTPUT_NOT_WANTED);
+            }
+            if kept < attempt {
+                self.start_anew(task, attempt)?;
+            }
+        }
+        let path = self.path(task, stream);
+        let fault = |what, fault: &io::Error| OutputFault::of(what, &path, fault);
+        let file = match open(&path, OpenOptions::new().write(true)) {
+            Ok(file) => file,
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                if offset > 0 || bytes.is_empty() {
+                    return Ok(0);
+                }
+                self.make(&path, stream)?
+            }
+            Err(other) => return Err(fault("open", &other)),
+        };
+        let mut have = file.metadata().map_err(|why| fault("read", &why))?.len();
+        let known = have.checked_sub(offset).and_then(|known| usize::try_from(known).ok());
+        // None: it would leave a gap (or lies further back than memory reaches).
+        let Some(mut rest) = known.and_then(|known| bytes.get(known..)) else { return Ok(have) };
+        while !rest.is_empty() {
+            match file.write_at(rest, have) {
+                Ok(0) => return Err(fault("write", &ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    have += n as u64;
+                    rest = &rest[n..];
+                }
+                Err(again) if again.kind() == ErrorKind::Interrupted => {}
+                // A part may have been written: that is no gap, and counts.
+                Err(why) => return Err(fault("write", &why)),
+            }
+        }
+        Ok(have)
+    }
+
+    /// A new file for a stream, in a folder that is made with it.
+    fn make(&self, path: &Path, stream: Stream) -> Result<File, OutputFault> {
+        let fault = |fault: &io::Error| OutputFault::of("make", path, fault);
+        let made = || open(path, OpenOptions::new().write(true).create_new(true).mode(0o644));
+        let file = match made() {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                let folder = self.folder(stream);
+                file::make_dir(&folder, 0o755).map_err(|why| OutputFault::of("make", &folder, &why))?;
+                made()
+            }
+            result => result,
+        };
+        let file = file.map_err(|why| fault(&why))?;
+        // Whatever the umask: who may look into the shared directory may read what was written.
+        file.set_permissions(Permissions::from_mode(0o644)).map_err(|why| fault(&why))?;
+        Ok(file)
+    }
+
+    fn kept_attempt(&self, task: TaskId) -> Attempt {
+        let text = file::read_foreign(&self.marker(task), 16).ok();
+        let number = text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+        number.map_or(Attempt::FIRST, Attempt)
+    }
+
+    /// Removes what an older attempt left. The marker comes last: if that is cut short, it is done again.
+    fn start_anew(&self, task: TaskId, attempt: Attempt) -> Result<(), OutputFault> {
+        for stream in Stream::ALL {
+            let path = self.path(task, stream);
+            remove(&path).map_err(|why| OutputFault::of("remove", &path, &why))?;
+        }
+        let marker = self.marker(task);
+        let written = file::make_dir(&self.folder(Stream::Stdout), 0o755)
+            .and_then(|()| file::replace(&marker, attempt.0.to_string().as_bytes(), 0o644));
+        written.map_err(|why| OutputFault::of("write", &marker, &why))
+    }
+
+    /// What there is of a stream of that attempt, to be read; None: nothing.
+    pub(super) fn open(&self, task: TaskId, attempt: Attempt, stream: Stream) -> io::Result<Option<File>> {
+        if attempt > Attempt::FIRST && self.kept_attempt(task) < attempt {
+            // It has sent nothing yet: what stands there is of an older one.
+            return Ok(None);
+        }
+        match open(&self.path(task, stream), OpenOptions::new().read(true)) {
+            Ok(file) => Ok(Some(file)),
+            Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// How much there is of a stream, in bytes.
+    pub(super) fn arrived(&self, task: TaskId, attempt: Attempt, stream: Stream) -> u64 {
+        if attempt > Attempt::FIRST && self.kept_attempt(task) < attempt {
+            return 0;
+        }
+        fs::symlink_metadata(self.path(task, stream)).ok().filter(fs::Metadata::is_file).map_or(0, |seen| seen.len())
+    }
+
+    /// Nothing is kept of a task any more.
+    pub(super) fn remove(&self, task: TaskId) -> io::Result<()> {
+        for path in [self.path(task, Stream::Stdout), self.path(task, Stream::Stderr), self.marker(task)] {
+            remove(&path).map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", path.display())))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(fault) if fault.kind() != ErrorKind::NotFound => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a regular file, and nothing else: the directory is shared, and somebody may have put a link or a pipe there.
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if fs::symlink_metadata(folder)?.file_type().is_symlink() {
+        return Err(io::Error::new(ErrorKind::NotADirectory, "its folder is a link"));
+    }
+    file::open_foreign(path, options)
+}

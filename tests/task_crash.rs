@@ -1,0 +1,238 @@
+//! What was running goes on, and what ended meanwhile has its true result, whoever is killed.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use hakuriver::api::public::{HealthRow, SubmitBody};
+use nanoserde::DeJson;
+
+use crate::env::{Cluster, SOON, Settings, image_file};
+use crate::program::docker;
+use crate::tasks::{Latches, mark, millis, now_millis, null_body, seen, start_time};
+use crate::wait;
+
+/// Who is killed beside the Runner, and what is lost.
+#[derive(Clone, Copy, PartialEq)]
+enum Also {
+    Nothing,
+    /// The Runner's state directory is deleted.
+    State,
+    /// The Host is killed in the same moment.
+    Host,
+}
+
+/// With or without a container: so many run, as many wait, and half of the running ones end meanwhile.
+struct Crash {
+    container: bool,
+    running: usize,
+    also: Also,
+}
+
+/// One that is being watched.
+struct Watched {
+    id: String,
+    /// Process number and start time, or the container's id and start time.
+    life: (String, String),
+}
+
+impl Crash {
+    fn run(&self) {
+        let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+        cluster.add_environment("bare", 1_700_000_000, &image_file("bare.tar"));
+        cluster.start_host();
+        cluster.start_runner("a");
+        let latches = Latches::new(&cluster);
+        let ids = self.submit(&cluster, &latches);
+        let (first, waiting) = ids.split_at(self.running);
+        let ending = self.running / 2;
+        let watched: Vec<Watched> = first
+            .iter()
+            .map(|id| {
+                cluster.await_status(id, "running");
+                cluster.await_lines(id, 2);
+                Watched { id: id.clone(), life: self.life(&cluster, id).expect("it runs") }
+            })
+            .collect();
+        for id in waiting {
+            assert_eq!(cluster.status(id).status, "pending", "the memory is all held");
+        }
+
+        cluster.kill9("runner-a");
+        if self.also == Also::Host {
+            cluster.kill9("host");
+        }
+        let before = now_millis();
+        for (at, one) in watched.iter().enumerate().take(ending) {
+            latches.open(&at.to_string());
+            wait::until_true(&format!("task {} has ended", one.id), SOON, || {
+                (!self.lives(&cluster, one), "it lives".to_owned())
+            });
+        }
+        let after = now_millis();
+        if self.also == Also::State {
+            fs::remove_dir_all(cluster.runner_dir("a")).unwrap();
+        }
+        if self.also == Also::Host {
+            cluster.start_host();
+        }
+        cluster.start_runner("a");
+
+        for (at, one) in watched.iter().enumerate().take(ending) {
+            let record = cluster.await_end(&one.id);
+            let status = if at == 0 { "completed" } else { "failed" };
+            assert_eq!((record.status.as_str(), record.exit_code), (status, Some(at as i32)), "{}", seen(&record));
+            assert_eq!((record.attempt, record.exit_signal), (1, None), "{record:?}");
+            let ended = millis(record.completed_at.as_ref().expect("a time"));
+            assert!((before - 1..=after + 1).contains(&ended), "{ended} is not between {before} and {after}");
+            self.check_output(&cluster, at, one);
+        }
+        for one in &watched[ending..] {
+            cluster.await_status(&one.id, "running");
+            assert!(self.lives(&cluster, one), "the same process goes on: {:?}", one.life);
+            assert_eq!(cluster.status(&one.id).attempt, 1);
+        }
+        for (at, id) in ids.iter().enumerate().skip(ending) {
+            latches.open(&at.to_string());
+            let record = cluster.await_end(id);
+            assert_eq!(record.exit_code, Some(code(at)), "{}", seen(&record));
+            assert_eq!(record.attempt, 1, "{record:?}");
+            match watched.get(at) {
+                Some(one) => self.check_output(&cluster, at, one),
+                None => {
+                    let lines = cluster.await_lines(id, 3);
+                    assert_eq!(lines[1..], [format!("begin {at}"), format!("end {at}")]);
+                }
+            }
+        }
+        if self.container {
+            for id in &ids {
+                cluster.await_no_container(id);
+            }
+        }
+    }
+
+    fn submit(&self, cluster: &Cluster, latches: &Latches) -> Vec<String> {
+        let node: Vec<HealthRow> =
+            DeJson::deserialize_json(&cluster.get(&format!("/health?hostname={}", cluster.node("a")))).unwrap();
+        // So much each that no more fit, though they have no cores of their own.
+        let memory = node[0].memory_total_bytes.expect("the node tells") / self.running as u64;
+        let seen = if self.container { Path::new("/latches") } else { &*latches.dir };
+        let script = |at: usize| {
+            format!(
+                "echo $$\necho begin {at}\n{}\necho end {at}\necho error {at} >&2\nexit {}",
+                latches.wait_in(&at.to_string(), seen),
+                code(at)
+            )
+        };
+        let sets = (0..2 * self.running).map(|at| vec!["-c".to_owned(), script(at)]).collect();
+        cluster.submit_body(&SubmitBody {
+            required_cores: Some(0),
+            required_memory_bytes: Some(memory),
+            container_name: Some(if self.container { "bare" } else { "NULL" }.to_owned()),
+            additional_mounts: self.container.then(|| vec![format!("{}:/latches:rw", latches.dir.display())]),
+            argument_sets: Some(sets),
+            ..null_body("/bin/sh", &[])
+        })
+    }
+
+    /// What names the process or container that runs now.
+    fn life(&self, cluster: &Cluster, id: &str) -> Option<(String, String)> {
+        if self.container {
+            let container = cluster.containers(id).pop()?;
+            let state = docker(&["inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", &container]);
+            let started = state.strip_prefix("true ")?;
+            return Some((container, started.to_owned()));
+        }
+        let pid = cluster.await_pid(id);
+        start_time(pid).map(|start| (pid.to_string(), start.to_string()))
+    }
+
+    /// It is still that process or container.
+    fn lives(&self, cluster: &Cluster, one: &Watched) -> bool {
+        if self.container {
+            return self.life(cluster, &one.id).as_ref() == Some(&one.life);
+        }
+        start_time(one.life.0.parse().unwrap()).is_some_and(|start| start.to_string() == one.life.1)
+    }
+
+    fn check_output(&self, cluster: &Cluster, at: usize, one: &Watched) {
+        let record = cluster.status(&one.id);
+        if self.also == Also::State {
+            // What had been shipped is there; what was written later went with the directory, and that is said.
+            let text = cluster.stdout(&one.id);
+            assert!(text.contains(&format!("begin {at}\n")), "{text:?}");
+            let said = format!("{:?} {:?}", record.error_message, record.reason);
+            assert!(said.contains("output"), "the missing output is reported: {}", seen(&record));
+            return;
+        }
+        let pid = if self.container { cluster.await_lines(&one.id, 1).remove(0) } else { one.life.0.clone() };
+        wait::until("every byte of both streams", SOON, || {
+            let streams = (cluster.stdout(&one.id), String::from_utf8(cluster.output(&one.id, "stderr")).unwrap());
+            let wanted = (format!("{pid}\nbegin {at}\nend {at}\n"), format!("error {at}\n"));
+            if streams == wanted { Ok(()) } else { Err(format!("{streams:?}")) }
+        });
+    }
+}
+
+/// The exit code of a task: 0 to 9.
+fn code(at: usize) -> i32 {
+    (at % 10) as i32
+}
+
+#[test]
+fn runner_killed() {
+    Crash { container: false, running: 20, also: Also::Nothing }.run();
+}
+
+#[test]
+fn runner_killed_and_its_state_deleted() {
+    Crash { container: false, running: 20, also: Also::State }.run();
+}
+
+#[test]
+fn runner_and_host_killed() {
+    Crash { container: false, running: 20, also: Also::Host }.run();
+}
+
+#[test]
+fn runner_killed_with_containers() {
+    Crash { container: true, running: 20, also: Also::Nothing }.run();
+}
+
+#[test]
+fn runner_killed_and_its_state_deleted_with_containers() {
+    Crash { container: true, running: 6, also: Also::State }.run();
+}
+
+#[test]
+fn runner_and_host_killed_with_containers() {
+    Crash { container: true, running: 6, also: Also::Host }.run();
+}
+
+#[test]
+fn supervisor_killed() {
+    let mark = mark();
+    let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    let forest = format!("echo $$\nsetsid sh -c 'sleep {mark} & sleep {mark}' &\nsleep {mark}\nexit 0");
+    let ids = cluster.scripts(0, None, &vec![forest; 3]);
+    for id in &ids {
+        cluster.await_pid(id);
+        cluster.await_status(id, "running");
+    }
+    let ended = cluster.script(&["--cores", "0"], "exit 4");
+    assert_eq!(cluster.await_status(&ended, "failed").exit_code, Some(4));
+    kill(Pid::from_raw(cluster.supervisor() as i32), Signal::SIGKILL).unwrap();
+    for id in &ids {
+        let record = cluster.await_status(id, "failed");
+        assert!(record.error_message.as_deref().unwrap_or_default().contains("result unknown"), "{}", seen(&record));
+        assert_eq!(record.exit_code, None, "{record:?}");
+    }
+    assert_eq!(crate::tasks::processes_with(&mark), [] as [u32; 0], "nothing of them lives");
+    assert_eq!(cluster.status(&ended).exit_code, Some(4), "what was told stays");
+    // And the next ones run.
+    let next = cluster.script(&[], "exit 0");
+    cluster.await_status(&next, "completed");
+}
