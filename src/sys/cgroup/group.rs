@@ -48,6 +48,10 @@ impl Group {
     /// [`Group::remove`] lets it go.
     #[must_use]
     pub fn with_anchor(mut self, pid: u32, line: UnixStream) -> Self {
+        for parent in self.ours.iter().filter_map(|path| path.parent()) {
+            // Out of what we made ourselves, which could not be removed at once else. If that fails, it is removed later.
+            let _stays = super::put(&parent.join("cgroup.procs"), &pid.to_string());
+        }
         self.anchor = Some(Anchor { pid, line });
         self
     }
