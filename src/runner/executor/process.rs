@@ -53,7 +53,8 @@ pub fn abilities(folder: &str) -> Abilities {
 
 /// The name of the group under which those of a node's tasks are made: two nodes on one machine do not mix.
 pub fn group_folder(cluster: &str, node: &str) -> String {
-    format!("hakuriver-{cluster}-{node}")
+    // Enough of a cluster's id to tell two apart, in a name that people see.
+    format!("hakuriver-{}-{node}", cluster.get(..8).unwrap_or(cluster))
 }
 
 /// Starts what `start` says, with its output in `out/stdout` and `out/stderr` of its folder (made here if need be).

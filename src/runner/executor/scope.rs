@@ -171,20 +171,26 @@ pub(super) fn start(start: &Start, prepared: Launch, cgroups: &Cgroups) -> Resul
         groups,
         keep: vec![File::from(OwnedFd::from(theirs)), File::from(OwnedFd::from(anchored)), prepared.stderr],
     });
-    let started = launched.map_err(|fault| fault.to_string()).and_then(|launched| {
-        converse(&plan, &report).map(|anchor| (launched, anchor)).map_err(|problem| {
+    let started = match launched {
+        Err(fault) => Err((fault.to_string(), None)),
+        Ok(launched) => converse(&plan, &report).map(|anchor| (launched, anchor)).map_err(|problem| {
             let status = reap(launched);
             match problem {
-                Problem::Task(fault) => fault,
-                Problem::Systemd(what) => systemd_fault(&argv, &status, &what, words),
+                Problem::Task(fault, anchor) => (fault, anchor),
+                Problem::Systemd(what) => (systemd_fault(&argv, &status, &what, words), None),
             }
-        })
-    });
+        }),
+    };
     match started {
         Ok((launched, anchor)) => Ok(running(launched, start, unit, cgroups, anchor, line)),
-        Err(fault) => {
-            if let Some(group) = freezer {
-                let _empty = group.remove();
+        Err((fault, anchor)) => {
+            let group = match anchor {
+                Some(anchor) => freezer.map(|group| group.with_anchor(anchor, line)),
+                None => freezer,
+            };
+            if let Some(group) = group {
+                // Empty but for the anchor.
+                let _gone = group.remove();
             }
             Err(fault)
         }
@@ -215,8 +221,8 @@ fn running(
 }
 
 enum Problem {
-    /// What the `--enter` stage says.
-    Task(String),
+    /// What the `--enter` stage says; and its anchor, if it has left one.
+    Task(String, Option<u32>),
     /// It never came so far.
     Systemd(String),
 }
@@ -235,7 +241,7 @@ fn converse(plan: &Plan, report: &UnixStream) -> Result<Option<u32>, Problem> {
         let line = line.map_err(|fault| silent(&fault))?;
         match line.split_once(' ') {
             Some(("anchor", pid)) => (anchor, entered) = (pid.parse().ok(), true),
-            Some(("fault", text)) => return Err(Problem::Task(text.replace('\u{1e}', "\n"))),
+            Some(("fault", text)) => return Err(Problem::Task(text.replace('\u{1e}', "\n"), anchor)),
             _ => entered = true,
         }
     }

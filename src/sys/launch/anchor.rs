@@ -14,7 +14,7 @@ pub fn leave(line: &File) -> io::Result<u32> {
     let (mut number, answer) = io::pipe()?;
     // SAFETY: this process has one thread, so its child may do what it likes; it makes system calls alone.
     match unsafe { libc::fork() } {
-        -1 => return Err(io::Error::last_os_error()),
+        -1 => Err(io::Error::last_os_error()),
         0 => {
             // SAFETY: as above; the pid goes through a pipe as four bytes.
             unsafe {

@@ -105,7 +105,7 @@ fn begin(place: Place) -> Result<(Node, UnixListener, Option<Group>), String> {
     let name = socket_name(&place.cluster, &place.node);
     // Whoever has the name is the one. The loser of two that were started at once ends here.
     let listener = local::listen(&name).map_err(|fault| format!("another process listens on @{name}: {fault}"))?;
-    let cgroups = Cgroups::find(Path::new("/"), &format!("hakuriver-{}-{}", short(&place.cluster), place.node));
+    let cgroups = Cgroups::find(Path::new("/"), &process::group_folder(&place.cluster, &place.node));
     let own = enter_own_group(&cgroups);
     let (journal, found) = Journal::open(&place.folder, &place.boot_id).map_err(|fault| fault.to_string())?;
     found.warnings.iter().for_each(|text| warning!("{text}"));
@@ -140,11 +140,6 @@ fn leave(group: &Group) {
     if let Err(fault) = group.leave() {
         warning!("{fault}");
     }
-}
-
-/// Enough of a cluster's id to tell two apart, in a name that people see.
-fn short(cluster: &str) -> &str {
-    cluster.get(..8).unwrap_or(cluster)
 }
 
 impl Node {
