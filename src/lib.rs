@@ -125,12 +125,20 @@ fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
 
 fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
     let (args, _) = args::of::<SuperviseArgs>(invocation)?;
-    if !args.in_container {
-        return Err(Fault::Usage("'hakuriver supervise' is started by a Runner, with --in-container".to_owned()));
+    match (args.in_container, args.node, args.cluster, args.folder) {
+        (true, None, None, None) => {
+            let status = runner::supervise::in_container::main();
+            // A status that no process can have is a fault, not a success.
+            Err(Fault::Status(u8::try_from(status).unwrap_or(1)))
+        }
+        (false, Some(node), Some(cluster), Some(folder)) => {
+            runner::supervise::node::main(node, cluster, folder.into()).map_err(Fault::Refused)
+        }
+        _ => Err(Fault::Usage(
+            "'hakuriver supervise' is started by a Runner, with --in-container or with --node, --cluster and --folder"
+                .to_owned(),
+        )),
     }
-    let status = runner::supervise::in_container::main();
-    // A status that no process can have is a fault, not a success.
-    Err(Fault::Status(u8::try_from(status).unwrap_or(1)))
 }
 
 /// Tells what is odd about the configuration, and prepares a process that serves: signals, then the log.

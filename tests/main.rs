@@ -8,6 +8,7 @@ mod fake_node;
 mod floors;
 mod gate;
 mod http;
+mod node_supervisor;
 mod program;
 mod tasks;
 mod wait;

@@ -50,13 +50,25 @@ pub struct UpArgs {
     pub ssh_port: Option<u16>,
 }
 
-/// Not for users: the first process of every container that HakuRiver starts.
+/// Not for users: the first process of every container that HakuRiver starts, and the parent of a node's tasks without one.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
-#[argh(help_triggers("-h", "--help"), example = "{command_name} --in-container")]
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name} --in-container\n{command_name} --node n1 --cluster ID --folder /var/lib/hakuriver/runner/n1"
+)]
 pub struct SuperviseArgs {
     /// do what the task's box says, as process 1 of its container
     #[argh(switch)]
     pub in_container: bool,
+    /// be the parent of this node's tasks that run without a container
+    #[argh(option, arg_name = "NAME")]
+    pub node: Option<String>,
+    /// the cluster's id
+    #[argh(option, arg_name = "ID")]
+    pub cluster: Option<String>,
+    /// the Runner's folder
+    #[argh(option, arg_name = "DIR")]
+    pub folder: Option<String>,
 }
 
 /// A port on the command line.

@@ -1,17 +1,55 @@
 //! The Runner's line to the node's supervisor: connects, starts it where it does not run, and connects again. Nothing here
 //! makes the agent wait.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::backoff::Backoff;
 use super::executor::Owner;
 use super::message::Message;
-use super::supervise::protocol::{Start, Which};
+use super::supervise::frame;
+use super::supervise::node::journal;
+use super::supervise::protocol::{Ask, Hello, Start, Tell, Which, socket_name};
+use crate::api::json;
+use crate::sys::command::Program;
+use crate::sys::local::{self, Interest};
 use crate::sys::shutdown::Stop;
+use crate::sys::thread;
+use crate::sys::wake::Wake;
+use crate::{info, warning};
+
+/// How long a supervisor may take to listen: it reads its journal, and ends what an earlier one has left.
+const START: Duration = Duration::from_secs(30);
 
 /// The line. What is asked while it is broken is dropped: after each connection the agent hears everything
 /// ([`Message::Supervised`] with `complete`), and asks again for what is missing.
-pub struct Supervisor {}
+pub struct Supervisor {
+    asked: Arc<Asked>,
+}
+
+/// What is to be sent.
+#[derive(Default)]
+struct Asked {
+    queue: Mutex<VecDeque<Ask>>,
+    wake: Wake,
+}
+
+/// The thread's side.
+struct Line {
+    asked: Arc<Asked>,
+    socket_name: String,
+    folder: PathBuf,
+    /// How a supervisor is started.
+    argv: Vec<String>,
+    tell: Sender<Message>,
+    stop: Stop,
+}
 
 impl Supervisor {
     /// `folder` is `<state>/runner/<hostname>`, `binary` our own copy there. Where a supervisor runs, or has left a journal,
@@ -21,32 +59,229 @@ impl Supervisor {
     /// # Errors
     /// No thread can be started.
     pub fn open(
-        _owner: &Owner,
-        _folder: &Path,
-        _binary: &Path,
-        _tell: Sender<Message>,
-        _stop: &Stop,
+        owner: &Owner,
+        folder: &Path,
+        binary: &Path,
+        tell: Sender<Message>,
+        stop: &Stop,
     ) -> std::io::Result<Self> {
-        unimplemented!()
+        let asked = Arc::new(Asked::default());
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let argv =
+            [&text(binary), "supervise", "--node", &owner.node, "--cluster", &owner.cluster, "--folder", &text(folder)];
+        let mut line = Line {
+            asked: Arc::clone(&asked),
+            socket_name: socket_name(&owner.cluster, &owner.node),
+            folder: folder.to_owned(),
+            argv: argv.map(ToOwned::to_owned).to_vec(),
+            tell,
+            stop: stop.clone(),
+        };
+        thread::spawn("supervisor", move || line.serve())?;
+        Ok(Self { asked })
     }
 
-    pub fn start(&self, _start: Start) {
-        unimplemented!()
+    /// Asks for a task's start.
+    pub fn start(&self, start: Start) {
+        self.ask(Ask::Start(Box::new(start)));
     }
 
-    pub fn stop(&self, _which: Which) {
-        unimplemented!()
+    /// Asks for a task's end.
+    pub fn stop(&self, which: Which) {
+        self.ask(Ask::Stop(which));
     }
 
-    pub fn pause(&self, _which: Which) {
-        unimplemented!()
+    /// Asks for a task to be frozen.
+    pub fn pause(&self, which: Which) {
+        self.ask(Ask::Pause(which));
     }
 
-    pub fn resume(&self, _which: Which) {
-        unimplemented!()
+    /// Asks for a task to be thawed.
+    pub fn resume(&self, which: Which) {
+        self.ask(Ask::Resume(which));
     }
 
-    pub fn forget(&self, _which: Which) {
-        unimplemented!()
+    /// Asks for a task that ended to be forgotten.
+    pub fn forget(&self, which: Which) {
+        self.ask(Ask::Forget(which));
     }
+
+    fn ask(&self, ask: Ask) {
+        self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(ask);
+        self.asked.wake.ring();
+    }
+}
+
+/// Why a conversation ended.
+enum Over {
+    /// The Runner ends.
+    Stop,
+    Broken(String),
+}
+
+impl Line {
+    fn serve(&mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
+        let mut told = None;
+        // It may be there, whether or not anything is needed of it.
+        let mut try_anyway = true;
+        while !self.stop.is_set() {
+            if !std::mem::take(&mut try_anyway) && !self.is_needed() {
+                if self.tell.send(Message::Supervised { states: Vec::new(), complete: true }).is_err() {
+                    return;
+                }
+                if !self.await_need() {
+                    return;
+                }
+            }
+            let fault = match self.connect() {
+                Ok(None) => continue,
+                Ok(Some(socket)) => {
+                    backoff.reset();
+                    match self.talk(socket) {
+                        Over::Stop => return,
+                        Over::Broken(reason) => {
+                            self.queue().clear();
+                            reason
+                        }
+                    }
+                }
+                Err(fault) => fault,
+            };
+            if told.as_ref() != Some(&fault) {
+                warning!("tasks without a container: {fault}");
+                told = Some(fault);
+            }
+            self.stop.wait(backoff.wait());
+        }
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Ask>> {
+        self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something is to be started, or an earlier one has something to tell.
+    fn is_needed(&self) -> bool {
+        journal::is_there(&self.folder) || self.queue().iter().any(|ask| matches!(ask, Ask::Start(_)))
+    }
+
+    /// False: the Runner ends.
+    fn await_need(&self) -> bool {
+        loop {
+            let ready = local::ready(&[(self.stop.fd(), Interest::Read), (self.asked.wake.fd(), Interest::Read)], None);
+            if ready[0] {
+                return false;
+            }
+            self.asked.wake.heard();
+            if self.is_needed() {
+                return true;
+            }
+        }
+    }
+
+    /// None: nobody is there, and nobody is needed.
+    fn connect(&self) -> Result<Option<UnixStream>, String> {
+        match self.connect_once() {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(Some(fault)) => return Err(fault),
+            Err(None) if !self.is_needed() => return Ok(None),
+            Err(None) => {}
+        }
+        let argv = detached(&self.argv);
+        let started = Program::new(argv, START).run().and_then(|output| output.ok());
+        match (self.connect_once(), started) {
+            (Ok(socket), _) => {
+                info!("the supervisor of tasks without a container was started");
+                Ok(Some(socket))
+            }
+            (Err(_), Err(fault)) => Err(format!("their supervisor cannot be started: {fault}")),
+            (Err(Some(fault)), Ok(_)) => Err(fault),
+            (Err(None), Ok(_)) => Err("their supervisor was started, and is gone".to_owned()),
+        }
+    }
+
+    /// Err(None): nobody listens.
+    fn connect_once(&self) -> Result<UnixStream, Option<String>> {
+        let name = &self.socket_name;
+        let socket = match local::connect(name) {
+            Ok(socket) => socket,
+            Err(fault) if fault.kind() == ErrorKind::ConnectionRefused => return Err(None),
+            Err(fault) => return Err(Some(format!("cannot connect to their supervisor (@{name}): {fault}"))),
+        };
+        match local::is_ours(&socket) {
+            Ok(true) => Ok(socket),
+            Ok(false) => Err(Some(format!(
+                "a process of another user listens on @{name}, where their supervisor is to be: nothing is run until it is ended"
+            ))),
+            Err(fault) => Err(Some(format!("cannot see who listens on @{name}: {fault}"))),
+        }
+    }
+
+    /// Carries what is asked and told, until the connection breaks.
+    fn talk(&self, mut socket: UnixStream) -> Over {
+        let broken = |fault: std::io::Error| Over::Broken(format!("the line to their supervisor broke: {fault}"));
+        if let Err(fault) = socket.set_nonblocking(true) {
+            return broken(fault);
+        }
+        let hello =
+            Hello { version: env!("CARGO_PKG_VERSION").to_owned(), folder: self.folder.to_string_lossy().into_owned() };
+        let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+        frame::put(&mut outgoing, json::encode(&Ask::Hello(hello)).as_bytes());
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            self.queue().drain(..).for_each(|ask| frame::put(&mut outgoing, json::encode(&ask).as_bytes()));
+            while !outgoing.is_empty() {
+                match socket.write(&outgoing) {
+                    Ok(count) => drop(outgoing.drain(..count)),
+                    Err(fault) if fault.kind() == ErrorKind::WouldBlock => break,
+                    Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
+                    Err(fault) => return broken(fault),
+                }
+            }
+            let interest = if outgoing.is_empty() { Interest::Read } else { Interest::ReadAndWrite };
+            let ready = local::ready(
+                &[(self.stop.fd(), Interest::Read), (self.asked.wake.fd(), Interest::Read), (socket.as_fd(), interest)],
+                None::<Instant>,
+            );
+            if ready[0] {
+                // What was asked before the end goes out as far as it goes at once.
+                self.queue().drain(..).for_each(|ask| frame::put(&mut outgoing, json::encode(&ask).as_bytes()));
+                let _rest = socket.write(&outgoing);
+                return Over::Stop;
+            }
+            self.asked.wake.heard();
+            loop {
+                match socket.read(&mut buffer) {
+                    Ok(0) => return Over::Broken("their supervisor has ended".to_owned()),
+                    Ok(count) => incoming.extend_from_slice(&buffer[..count]),
+                    Err(fault) if fault.kind() == ErrorKind::WouldBlock => break,
+                    Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
+                    Err(fault) => return broken(fault),
+                }
+            }
+            loop {
+                let told = match frame::next(&mut incoming) {
+                    Ok(None) => break,
+                    Ok(Some(text)) => json::decode::<Tell>(&text).map_err(|fault| fault.to_string()),
+                    Err(fault) => Err(fault),
+                };
+                let message = match told {
+                    Ok(Tell::All(states)) => Message::Supervised { states, complete: true },
+                    Ok(Tell::Changed(states)) => Message::Supervised { states, complete: false },
+                    Err(fault) => return Over::Broken(format!("their supervisor tells what makes no sense: {fault}")),
+                };
+                if self.tell.send(message).is_err() {
+                    return Over::Stop;
+                }
+            }
+        }
+    }
+}
+
+/// The command line that starts a supervisor out of reach of whatever ends the Runner: where systemd runs, in a scope of its own,
+/// because a service's end is the end of all that is in its control group.
+fn detached(argv: &[String]) -> Vec<String> {
+    let mut whole = crate::runner::executor::scope::own_scope("hakuriver-supervisor");
+    whole.extend(argv.iter().cloned());
+    whole
 }

@@ -57,6 +57,15 @@ fn write_new(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Re
     if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
 }
 
+/// A file to append to, made for us alone if it is not there; never through a link.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn append_to(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    file.map_err(|fault| at("open", path, &fault))
+}
+
 /// Makes the names in a folder durable.
 ///
 /// # Errors

@@ -5,12 +5,14 @@
 
 pub mod affinity;
 pub mod cgroup;
+pub mod children;
 pub mod clock;
 pub mod command;
 pub mod file;
 pub mod init;
 pub mod inotify;
 pub mod launch;
+pub mod local;
 pub mod log;
 pub mod names;
 pub mod numa;
@@ -20,6 +22,7 @@ pub mod random;
 pub mod shutdown;
 pub mod socket;
 pub mod thread;
+pub mod wake;
 
 /// What every role does first, before it starts a thread or looks up a name.
 pub fn at_start() {

@@ -73,6 +73,121 @@ fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// Makes this process one of its own: the caller goes on as a child without terminal, session or output (which goes to `log`, anew),
+/// while the process that was started waits for [`Detached::ready`] and ends. To be called before the first thread starts.
+///
+/// # Errors
+/// The kernel refuses; the log cannot be written.
+pub fn detach(log: &Path) -> io::Result<Detached> {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    let log = std::fs::File::create(log)?;
+    let null = std::fs::File::open("/dev/null")?;
+    let (mut told, tell) = std::io::pipe()?;
+    // SAFETY: there is no other thread yet, so the child may do whatever this process may.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { .. } => {
+            drop(tell);
+            let mut word = String::new();
+            let _broken = told.read_to_string(&mut word);
+            match word.as_str() {
+                "ready" => std::process::exit(0),
+                fault => {
+                    eprintln!("{}", if fault.is_empty() { "it ended at once" } else { fault });
+                    std::process::exit(1)
+                }
+            }
+        }
+        nix::unistd::ForkResult::Child => {
+            nix::unistd::setsid()?;
+            std::env::set_current_dir("/")?;
+            for (from, to) in [(null.as_raw_fd(), 0), (log.as_raw_fd(), 1), (log.as_raw_fd(), 2)] {
+                // SAFETY: dup2(2) of descriptors that are open; nobody holds the three that it replaces as their own.
+                if unsafe { libc::dup2(from, to) } == -1 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(Detached { tell })
+        }
+    }
+}
+
+/// The line to the process that was started.
+#[derive(Debug)]
+pub struct Detached {
+    tell: io::PipeWriter,
+}
+
+impl Detached {
+    /// It may end well.
+    pub fn ready(mut self) {
+        use std::io::Write as _;
+        // It may have been killed.
+        let _gone = self.tell.write_all(b"ready");
+    }
+
+    /// It is to end with this for an error.
+    pub fn failed(mut self, fault: &str) {
+        use std::io::Write as _;
+        let _gone = self.tell.write_all(fault.as_bytes());
+    }
+}
+
+/// Ends a process that it lets end.
+pub const SIGTERM: i32 = libc::SIGTERM;
+/// Ends a process.
+pub const SIGKILL: i32 = libc::SIGKILL;
+/// Stops a process.
+pub const SIGSTOP: i32 = libc::SIGSTOP;
+/// Lets a stopped process go on.
+pub const SIGCONT: i32 = libc::SIGCONT;
+
+/// The living processes that carry `mark` (`NAME=VALUE`) in the environment they were started with, and process `main`: what a
+/// task consists of where there are no control groups. (A program that clears its environment and leaves its parent hides from
+/// this.)
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn of_task(main: u32, mark: &str) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let is_marked = || {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes())
+        };
+        if (pid == main || is_marked()) && is_alive(pid) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
+/// Neither gone nor a zombie.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// A signal to all of [`of_task`], again and again until it finds nobody new.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn signal_task(main: u32, mark: &str, signal: i32) -> io::Result<()> {
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let new: Vec<u32> = of_task(main, mark)?.into_iter().filter(|pid| told.insert(*pid)).collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in new.into_iter().filter_map(|pid| libc::pid_t::try_from(pid).ok()) {
+            // SAFETY: kill(2) touches no memory.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

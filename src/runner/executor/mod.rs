@@ -7,6 +7,7 @@ pub mod docker;
 pub mod docker_args;
 pub mod docker_parse;
 pub mod process;
+pub mod scope;
 
 use crate::domain::ids::{Attempt, TaskId};
 

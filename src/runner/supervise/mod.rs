@@ -2,7 +2,9 @@
 
 mod accounts;
 pub mod box_file;
+pub mod frame;
 pub mod in_container;
+pub mod node;
 mod packages;
 pub mod protocol;
 mod sshd;

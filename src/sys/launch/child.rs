@@ -176,13 +176,14 @@ fn check(result: i64, step: Step) -> Result<i64, Failed> {
 /// Default dispositions and an empty mask: we ignore some signals and block others, and both are inherited through exec.
 /// First the one, then the other, so that no handler runs here.
 fn reset_signals() {
+    // The kernel's own structure (handler, flags, restorer, mask), all zero: the default. glibc's function refuses the two
+    // signals that it keeps for itself, which may have come ignored from whoever started us.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: no handler is installed. KILL, STOP and glibc's own two are refused, and are default after exec anyway.
+        // SAFETY: a structure of the size that the kernel reads. KILL and STOP are refused, and are default anyway.
         unsafe {
-            let mut default: libc::sigaction = std::mem::zeroed();
-            default.sa_sigaction = libc::SIG_DFL;
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
-        }
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize)
+        };
     }
     // SAFETY: a set that is made here.
     unsafe {

@@ -1,7 +1,6 @@
 //! Real children: what a program finds when it starts.
 
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Instant;
@@ -249,7 +248,7 @@ fn a_launch_that_fails_leaves_no_zombie_and_no_descriptor() {
 #[ignore = "a measurement"]
 fn launches_a_second() {
     use crate::sys::cgroup::{Cgroups, Limits};
-    const COUNT: u32 = 2000;
+    const COUNT: u32 = 500;
     let null = || File::options().write(true).open("/dev/null").expect("it can be opened");
     let cgroups = Cgroups::find(Path::new("/"), "hakuriver-measure");
     let rate = |what: &str, one: &mut dyn FnMut(u32)| {
@@ -257,27 +256,38 @@ fn launches_a_second() {
         (0..COUNT).for_each(one);
         eprintln!("{what}: {:.0}/s", f64::from(COUNT) / start.elapsed().as_secs_f64());
     };
-    rate("std's posix_spawn", &mut |_| {
-        let mut child = std::process::Command::new("/bin/true").spawn().expect("it starts");
-        child.wait().expect("it ends");
-    });
     let start = |groups: Vec<File>| {
-        let mut trial = Trial::new(&["true"]).launch;
-        trial.stdout = null();
-        trial.stderr = null();
-        trial.groups = groups;
-        let pid = launch(trial).expect("it starts").pid;
-        assert_eq!(wait(pid), 0);
-    };
-    rate("launch", &mut |_| start(Vec::new()));
-    for limits in [Limits::default(), Limits { memory: Some(1 << 30), low_weight: true }] {
-        rate(&format!("launch in a group of {limits:?}"), &mut |n| {
-            let group = cgroups.make(&format!("t{n}"), &limits).expect("it is made");
-            start(group.entries().expect("they open"));
-            assert!(group.remove().expect("it can be removed"));
+        let launched = launch(Launch {
+            argv: vec!["/bin/true".into()],
+            env: Vec::new(),
+            workdir: "/".into(),
+            stdout: null(),
+            stderr: null(),
+            user: None,
+            cpus: None,
+            mems: None,
+            groups,
+            keep: Vec::new(),
         });
+        assert_eq!(wait(launched.expect("it starts").pid), 0);
+    };
+    for _ in 0..3 {
+        rate("std's posix_spawn", &mut |_| {
+            let mut child = std::process::Command::new("/bin/true").spawn().expect("it starts");
+            child.wait().expect("it ends");
+        });
+        rate("launch", &mut |_| start(Vec::new()));
+        for limits in [Limits::default(), Limits { memory: Some(1 << 30), low_weight: true }] {
+            rate(&format!("launch in a group of {limits:?}"), &mut |n| {
+                let group = cgroups.make(&format!("t{n}"), &limits).expect("it is made");
+                start(group.entries().expect("they open"));
+                assert!(group.remove().expect("it can be removed"));
+            });
+            rate(&format!("a group of {limits:?} alone"), &mut |n| {
+                let group = cgroups.make(&format!("t{n}"), &limits).expect("it is made");
+                assert!(group.remove().expect("it can be removed"));
+            });
+        }
     }
     cgroups.close();
-    let mut rest = String::new();
-    let _nothing = File::open("/dev/null").expect("it can be opened").read_to_string(&mut rest);
 }

@@ -1,0 +1,296 @@
+//! What the supervisor remembers on disk: a line for each start, each end and each that is forgotten, synced once for all lines of a
+//! turn.
+//!
+//! A line is a checksum and a JSON text. A crash may tear the last line, which then was never promised to anybody; a line that is
+//! damaged further up is told of and passed over.
+
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nanoserde::{DeJson, SerJson};
+
+use crate::api::json;
+use crate::runner::supervise::protocol::{TaskState, Which};
+use crate::sys::file;
+
+/// In the Runner's folder.
+pub const FOLDER: &str = "supervisor";
+/// In [`FOLDER`].
+const FILE: &str = "journal";
+/// The form's version.
+const FORMAT: u32 = 1;
+/// Dead lines are taken out when there are this many, and twice as many as living ones.
+const DEAD: usize = 1_000;
+
+#[derive(DeJson, SerJson)]
+enum Line {
+    Header {
+        format: u32,
+        boot_id: String,
+    },
+    /// It is about to be started, or has ended.
+    Task(TaskState),
+    Forget(Which),
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    boot_id: String,
+    pending: Vec<u8>,
+    lines: usize,
+    /// The disk is full or broken: said once.
+    failing: bool,
+}
+
+/// What stood in it.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The last line of each task that is not forgotten.
+    pub tasks: BTreeMap<(u64, u32), TaskState>,
+    /// The start of the machine that it was written in.
+    pub boot_id: String,
+    /// For the log.
+    pub warnings: Vec<String>,
+}
+
+/// A journal in that Runner's folder holds something.
+pub fn is_there(folder: &Path) -> bool {
+    fs::metadata(folder.join(FOLDER).join(FILE)).is_ok_and(|file| file.len() > 0)
+}
+
+impl Journal {
+    /// Opens it in a Runner's `folder`, and writes it anew with what counts of it. `keep` says what that is.
+    ///
+    /// # Errors
+    /// The io error, with the path; the form is that of a newer version.
+    pub fn open(folder: &Path, boot_id: &str) -> io::Result<(Self, Found)> {
+        let folder = folder.join(FOLDER);
+        file::make_dir(&folder, 0o700)?;
+        let path = folder.join(FILE);
+        let found = match fs::read(&path) {
+            Ok(content) => read(&content).map_err(|fault| io::Error::other(format!("{}: {fault}", path.display())))?,
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Found::default(),
+            Err(fault) => return Err(io::Error::new(fault.kind(), format!("cannot read {}: {fault}", path.display()))),
+        };
+        let file = write_anew(&path, boot_id, found.tasks.values())?;
+        let lines = found.tasks.len() + 1;
+        let journal = Self { path, file, boot_id: boot_id.to_owned(), pending: Vec::new(), lines, failing: false };
+        Ok((journal, found))
+    }
+
+    /// Notes how a task stands, for the next [`Journal::sync`].
+    pub fn note(&mut self, state: &TaskState) {
+        self.line(&Line::Task(state.clone()));
+    }
+
+    /// Notes that a task is forgotten.
+    pub fn forget(&mut self, which: &Which) {
+        self.line(&Line::Forget(which.clone()));
+    }
+
+    fn line(&mut self, line: &Line) {
+        self.pending.extend_from_slice(&encode(line));
+        self.lines += 1;
+    }
+
+    /// Makes durable what was noted; `all` is everything that counts, for when the file is written anew. False: the disk takes
+    /// nothing. What was noted is then tried again with the next call, and the caller goes on: an end that is told although it
+    /// is only in memory is better than one that nobody hears of.
+    pub fn sync<'a>(&mut self, all: impl ExactSizeIterator<Item = &'a TaskState>) -> bool {
+        if self.pending.is_empty() {
+            return true;
+        }
+        let written = if self.lines > DEAD + 3 * all.len() {
+            let lines = all.len() + 1;
+            write_anew(&self.path, &self.boot_id, all).map(|file| {
+                self.file = file;
+                self.lines = lines;
+            })
+        } else {
+            self.file.write_all(&self.pending).and_then(|()| self.file.sync_data())
+        };
+        match written {
+            Ok(()) => {
+                self.pending.clear();
+                self.failing = false;
+            }
+            Err(fault) => {
+                if !self.failing {
+                    crate::warning!("the journal of tasks cannot be written: {}: {fault}", self.path.display());
+                }
+                self.failing = true;
+                // A part of it may stand there: what comes next begins a line of its own.
+                if !self.pending.starts_with(b"\n") {
+                    self.pending.insert(0, b'\n');
+                }
+            }
+        }
+        !self.failing
+    }
+
+    /// Whether the file still stands where a Runner with this `folder` would look for it.
+    pub fn is_at(&self, folder: &Path) -> bool {
+        let there = fs::metadata(folder.join(FOLDER).join(FILE));
+        let (Ok(there), Ok(ours)) = (there, self.file.metadata()) else { return false };
+        (there.dev(), there.ino()) == (ours.dev(), ours.ino())
+    }
+
+    /// Writes it anew in another folder, or where it was removed.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn move_to<'a>(&mut self, folder: &Path, all: impl Iterator<Item = &'a TaskState>) -> io::Result<()> {
+        let folder = folder.join(FOLDER);
+        file::make_dir(&folder, 0o700)?;
+        self.path = folder.join(FILE);
+        self.file = write_anew(&self.path, &self.boot_id, all)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// The last [`Journal::sync`] has reached the disk.
+    pub fn is_well(&self) -> bool {
+        !self.failing
+    }
+
+    /// Nothing is to be remembered.
+    pub fn remove(&self) {
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+fn write_anew<'a>(path: &Path, boot_id: &str, all: impl Iterator<Item = &'a TaskState>) -> io::Result<File> {
+    let mut content = encode(&Line::Header { format: FORMAT, boot_id: boot_id.to_owned() });
+    all.for_each(|state| content.extend_from_slice(&encode(&Line::Task(state.clone()))));
+    file::write_atomic(path, &content, 0o600)?;
+    file::append_to(path)
+}
+
+fn encode(line: &Line) -> Vec<u8> {
+    let text = json::encode(line);
+    format!("{:016x} {text}\n", checksum(text.as_bytes())).into_bytes()
+}
+
+fn read(content: &[u8]) -> Result<Found, String> {
+    let mut found = Found::default();
+    let mut lines = content.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
+    while let Some((number, line)) = lines.next() {
+        match decode(line) {
+            Some(Line::Header { format, .. }) if format != FORMAT => {
+                return Err(format!("its format {format} is newer than this program, which knows {FORMAT}"));
+            }
+            Some(Line::Header { boot_id, .. }) => found.boot_id = boot_id,
+            Some(Line::Task(state)) => drop(found.tasks.insert((state.task, state.attempt), state)),
+            Some(Line::Forget(which)) => drop(found.tasks.remove(&(which.task, which.attempt))),
+            None if line == b"\n" || lines.peek().is_none() => {}
+            None => found
+                .warnings
+                .push(format!("line {} of the journal of tasks is damaged, and is passed over", number + 1)),
+        }
+    }
+    Ok(found)
+}
+
+fn decode(line: &[u8]) -> Option<Line> {
+    let line = line.strip_suffix(b"\n")?;
+    let (sum, text) = (line.get(..16)?, line.get(17..)?);
+    let sum = u64::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
+    if sum != checksum(text) {
+        return None;
+    }
+    json::decode(text).ok()
+}
+
+/// FNV-1a of 64 bits: it finds what a disk or a crash does, and is no protection against anybody.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::Scratch;
+
+    fn state(task: u64, phase: &str) -> TaskState {
+        TaskState { task, attempt: 1, phase: phase.to_owned(), ..TaskState::default() }
+    }
+
+    fn phases(found: &Found) -> Vec<(u64, &str)> {
+        found.tasks.values().map(|state| (state.task, state.phase.as_str())).collect()
+    }
+
+    #[test]
+    fn what_was_synced_is_found_and_what_was_forgotten_is_not() {
+        let scratch = Scratch::new();
+        let (mut journal, found) = Journal::open(scratch.path(), "boot-1").expect("it can be made");
+        assert_eq!((found.tasks.len(), found.boot_id.as_str()), (0, ""));
+        for (task, phase) in [(1, "starting"), (2, "starting"), (3, "starting"), (2, "ended")] {
+            journal.note(&state(task, phase));
+        }
+        journal.forget(&Which { task: 3, attempt: 1 });
+        assert!(journal.sync([].iter()));
+        let (_, found) = Journal::open(scratch.path(), "boot-2").expect("it can be read");
+        assert_eq!(phases(&found), [(1, "starting"), (2, "ended")]);
+        assert_eq!(found.boot_id, "boot-1");
+        let (_, found) = Journal::open(scratch.path(), "boot-2").expect("it can be read");
+        assert_eq!((found.tasks.len(), found.boot_id.as_str()), (2, "boot-2"), "written anew, nothing lost");
+    }
+
+    #[test]
+    fn a_torn_end_is_dropped_and_a_damaged_line_is_told_of() {
+        let scratch = Scratch::new();
+        let (mut journal, _) = Journal::open(scratch.path(), "b").expect("it can be made");
+        (1..=3).for_each(|task| journal.note(&state(task, "starting")));
+        assert!(journal.sync([].iter()));
+        let path = scratch.path().join(FOLDER).join(FILE);
+        let whole = fs::read(&path).expect("it is there");
+        for cut in whole.len() - 40..whole.len() {
+            let found = read(&whole[..cut]).expect("readable");
+            assert_eq!((found.tasks.len(), found.warnings.len()), (2, 0), "cut after {cut} bytes");
+        }
+        let second = whole.iter().position(|byte| *byte == b'\n').expect("lines") + 30;
+        let mut damaged = whole.clone();
+        damaged[second] ^= 1;
+        let found = read(&damaged).expect("readable");
+        assert_eq!((found.tasks.len(), found.warnings.len()), (2, 1));
+        assert!(found.warnings[0].contains("line 2"), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn dead_lines_are_taken_out() {
+        let scratch = Scratch::new();
+        let (mut journal, _) = Journal::open(scratch.path(), "b").expect("it can be made");
+        let all = [state(7, "starting")];
+        for task in 100..2_000 {
+            journal.note(&state(task, "ended"));
+            journal.forget(&Which { task, attempt: 1 });
+            assert!(journal.sync(all.iter()));
+        }
+        let size = fs::metadata(scratch.path().join(FOLDER).join(FILE)).expect("it is there").len();
+        assert!(size < 400_000, "{size}");
+        let (_, found) = Journal::open(scratch.path(), "b").expect("it can be read");
+        assert_eq!(phases(&found), [(7, "starting")]);
+    }
+
+    #[test]
+    fn a_removed_folder_is_noticed_and_made_again() {
+        let scratch = Scratch::new();
+        let (mut journal, _) = Journal::open(scratch.path(), "b").expect("it can be made");
+        assert!(journal.is_at(scratch.path()) && is_there(scratch.path()));
+        fs::remove_dir_all(scratch.path().join(FOLDER)).expect("it is there");
+        assert!(!journal.is_at(scratch.path()) && !is_there(scratch.path()));
+        let all = [state(7, "running")];
+        journal.move_to(scratch.path(), all.iter()).expect("it can be made");
+        assert!(journal.is_at(scratch.path()));
+        let (_, found) = Journal::open(scratch.path(), "b").expect("it can be read");
+        assert_eq!(phases(&found), [(7, "running")]);
+    }
+}
