@@ -181,24 +181,12 @@ fn free_name(top: &Path, last: &mut u64) -> io::Result<std::path::PathBuf> {
 /// # Errors
 /// The io error, with the path in its message.
 pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
-    make_dirs(path, mode, Durable::Yes)
-}
-
-/// As [`make_dir`], for what nobody misses after a crash of the machine: nothing is synced.
-///
-/// # Errors
-/// The io error, with the path in its message.
-pub fn make_passing_dir(path: &Path, mode: u32) -> io::Result<()> {
-    make_dirs(path, mode, Durable::No)
-}
-
-fn make_dirs(path: &Path, mode: u32, durable: Durable) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
-        make_dirs(parent, mode, durable)?;
+        make_dir(parent, mode)?;
     }
     match DirBuilder::new().mode(mode).create(path) {
         // Made by someone else at the same moment.
@@ -207,7 +195,7 @@ fn make_dirs(path: &Path, mode: u32, durable: Durable) -> io::Result<()> {
         Ok(()) => {
             // The umask may have taken bits away.
             fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| at("set the mode of", path, &e))?;
-            if durable == Durable::Yes { sync_dir(parent.unwrap_or(Path::new("."))) } else { Ok(()) }
+            sync_dir(parent.unwrap_or(Path::new(".")))
         }
     }
 }

@@ -2,7 +2,9 @@
 //! supervisor, whose children they are.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::domain::cpuset::CpuSet;
@@ -39,8 +41,10 @@ pub fn of_group_name(name: &str) -> Option<(u64, u32)> {
 /// For the user: which step failed, on what, and why.
 pub fn start(start: &Start, cgroups: &Cgroups) -> Result<Running, String> {
     let folder = Path::new(&start.folder);
-    // Not synced: after a crash of the machine there is no such task, and a sync for each would be most of a short one's time.
-    file::make_passing_dir(&folder.join("out"), 0o700).map_err(|fault| fault.to_string())?;
+    // Not synced: what the machine forgets with its power are the last seconds of output, and the journal knows the task.
+    let out = folder.join("out");
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&out);
+    made.map_err(|fault| format!("cannot make the folder {}: {fault}", out.display()))?;
     // Appended to: what the task opens once more by /dev/stdout then overwrites nothing.
     let stdout = file::append_to(&folder.join(STDOUT)).map_err(|fault| fault.to_string())?;
     let stderr = file::append_to(&folder.join(STDERR)).map_err(|fault| fault.to_string())?;
