@@ -120,18 +120,34 @@ impl Line {
 }
 
 impl Drop for Line {
+    /// Nobody forgets what the supervisor holds any more: it is killed, and all that is in its groups.
     fn drop(&mut self) {
         self.stop.set();
-        let Some(pid) = supervisor_pid(&self.owner.node) else { return drop(fs::remove_dir_all(&self.folder)) };
-        // What it holds is not forgotten by a Runner any more: its tasks are ended by the next one's start, or here.
-        for state in self.states.values().filter(|state| state.end.is_none()) {
-            if let Some(pid) = state.pid {
-                let _gone = kill(Pid::from_raw(-(pid as i32)), Signal::SIGKILL);
-            }
+        if let Some(pid) = supervisor_pid(&self.owner.node) {
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            let groups = left_groups(&self.owner.node);
+            if groups.is_empty() {
+                break;
+            }
+            groups.iter().for_each(|group| clear(group));
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _gone = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Kills what is in a group and below it, and removes what is empty.
+fn clear(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        clear(&entry.path());
+    }
+    for pid in pids(group) {
+        let _gone = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+    }
+    let _busy = fs::remove_dir(group);
 }
 
 fn supervisor_pid(node: &str) -> Option<i32> {
