@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hakuriver::api::node::{
     Acknowledged, ConditionsWire, DesiredAnswer, GpuWire, Heartbeat, InventoryWire, Observed, ObservedAnswer,
-    ObservedTask, Register, Registered,
+    ObservedTask, OutputChunk, OutputHave, Register, Registered,
 };
 use hakuriver::api::public::NumaRow;
 use nanoserde::{DeJson, SerJson};
@@ -47,6 +47,8 @@ pub struct FakeNode {
     api: u16,
     token: String,
     pub session: String,
+    /// As which it has registered.
+    pub register: Register,
     memory_limit: bool,
     stop: Arc<AtomicBool>,
     /// The desired list as last seen.
@@ -89,6 +91,7 @@ impl FakeNode {
             api: cluster.api,
             token,
             session: registered.session,
+            register,
             memory_limit: hardware.memory_limit,
             stop: Arc::default(),
             desired: Arc::default(),
@@ -151,6 +154,33 @@ impl FakeNode {
         let reply = http::call(self.api, "PUT", &path, Some(&self.token), Some(&body));
         assert_eq!(reply.status, 200, "observed: {}", reply.text());
         ObservedAnswer::deserialize_json(&reply.text()).unwrap().acknowledged
+    }
+
+    /// Sends a piece of what a task wrote, as bytes.
+    pub fn ship(&self, task: &str, attempt: u32, stream: &str, offset: u64, bytes: &[u8]) -> http::Reply {
+        let client =
+            hakuriver::net::http_client::Client::new(&format!("http://127.0.0.1:{}", self.api), Some(&self.token));
+        let (name, session) = (&self.name, &self.session);
+        let path = format!("/runner/{name}/output/{task}/{attempt}/{stream}?session={session}&offset={offset}");
+        let answer = client.put_bytes(&path, bytes, Duration::from_secs(30)).unwrap();
+        http::Reply { status: answer.status, headers: Vec::new(), body: answer.body }
+    }
+
+    /// As [`Self::ship`]: how much the Host has.
+    #[track_caller]
+    pub fn shipped(&self, task: &str, attempt: u32, stream: &str, offset: u64, bytes: &[u8]) -> u64 {
+        let reply = self.ship(task, attempt, stream, offset, bytes);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        OutputHave::deserialize_json(&reply.text()).unwrap().have
+    }
+
+    /// Reports with output: what the Host has of that.
+    pub fn report(&self, tasks: Vec<ObservedTask>, outputs: Vec<OutputChunk>) -> Vec<OutputHave> {
+        let body = Observed { session: self.session.clone(), complete: false, tasks, outputs }.serialize_json();
+        let reply =
+            http::call(self.api, "PUT", &format!("/runner/{}/observed", self.name), Some(&self.token), Some(&body));
+        assert_eq!(reply.status, 200, "observed: {}", reply.text());
+        ObservedAnswer::deserialize_json(&reply.text()).unwrap().outputs
     }
 
     /// The desired list now.

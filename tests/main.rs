@@ -19,6 +19,7 @@ mod config;
 mod crash_phases;
 mod docker_faults;
 mod host_alone;
+mod host_output;
 mod hostile;
 mod image;
 mod seed_page;

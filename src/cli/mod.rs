@@ -16,6 +16,7 @@ mod init;
 mod kill;
 mod ssh;
 mod table;
+mod task;
 mod task_ref;
 mod vps;
 
@@ -29,6 +30,7 @@ use role::{Invocation, Role};
 pub fn run(invocation: &Invocation) -> Result<(), Fault> {
     match invocation.role {
         Role::Vps => vps::run(invocation),
+        Role::Task => task::run(invocation),
         Role::Client => client::run(invocation),
         Role::Ssh => ssh::run(invocation),
         Role::Init => init::run(invocation),

@@ -52,6 +52,9 @@ impl Typed for &[u8] {
     const TYPE: &'static str = "application/octet-stream";
 }
 
+/// A body that is read as it comes.
+pub type Coming = Box<dyn Read + Send>;
+
 /// No answer came.
 #[derive(Clone, Debug)]
 pub enum ClientFault {
@@ -146,7 +149,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientFault`].
-    pub fn stream(&self, path: &str, idle: Duration) -> Result<(u16, Box<dyn Read + Send>), ClientFault> {
+    pub fn stream(&self, path: &str, idle: Duration) -> Result<(u16, Coming), ClientFault> {
         self.stream_with(path, idle, "").map(|(status, _, stream)| (status, stream))
     }
 
@@ -159,7 +162,7 @@ impl Client {
         path: &str,
         idle: Duration,
         header: &str,
-    ) -> Result<(u16, Option<String>, Box<dyn Read + Send>), ClientFault> {
+    ) -> Result<(u16, Option<String>, Coming), ClientFault> {
         let response = self.send("GET", path, (), None, Some(idle))?;
         let status = response.status().as_u16();
         let value = response.headers().get(header).and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -82,7 +82,15 @@ impl Watcher {
             let _taken = self.bell.read();
         }
         let mut told = Written::default();
-        while written {
+        if written {
+            self.take(&mut told);
+        }
+        Some(told)
+    }
+
+    /// Reads all that there is.
+    fn take(&self, told: &mut Written) {
+        loop {
             match self.inotify.read_events() {
                 Ok(events) => events.into_iter().for_each(|event| {
                     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
@@ -93,10 +101,9 @@ impl Watcher {
                     }
                 }),
                 Err(Errno::EINTR) => {}
-                Err(_) => break,
+                Err(_) => return,
             }
         }
-        Some(told)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
