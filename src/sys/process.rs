@@ -73,7 +73,7 @@ fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Makes this process one of its own: the caller goes on as a child without terminal, session or output (which goes to `log`, anew),
+/// Makes this process one of its own: the caller goes on as a child without terminal, session or output (which goes to `log`, begun anew when it has grown),
 /// while the process that was started waits for [`Detached::ready`] and ends. To be called before the first thread starts.
 ///
 /// # Errors
@@ -81,7 +81,11 @@ fn non_empty(text: &str) -> Option<String> {
 pub fn detach(log: &Path) -> io::Result<Detached> {
     use std::io::Read as _;
     use std::os::fd::AsRawFd as _;
-    let log = std::fs::File::create(log)?;
+    // Another one may be writing it, which is the case when this one is not needed.
+    let log = std::fs::OpenOptions::new().append(true).create(true).open(log)?;
+    if log.metadata()?.len() > LARGEST_LOG {
+        log.set_len(0)?;
+    }
     let null = std::fs::File::open("/dev/null")?;
     let (mut told, tell) = std::io::pipe()?;
     // SAFETY: there is no other thread yet, so the child may do whatever this process may.
@@ -111,6 +115,9 @@ pub fn detach(log: &Path) -> io::Result<Detached> {
         }
     }
 }
+
+/// Bytes of a log that are gone on with at a start.
+const LARGEST_LOG: u64 = 1 << 20;
 
 /// The line to the process that was started.
 #[derive(Debug)]

@@ -67,7 +67,8 @@ pub fn is_there(folder: &Path) -> bool {
 }
 
 impl Journal {
-    /// Opens it in a Runner's `folder`, and writes it anew with what counts of it. `keep` says what that is.
+    /// Opens it in a Runner's `folder`, and writes it anew with what counts of it. Where the disk has no room for that, what is
+    /// there is kept, and written to as soon as it takes something: a full disk does not keep results from being told.
     ///
     /// # Errors
     /// The io error, with the path; the form is that of a newer version.
@@ -80,10 +81,18 @@ impl Journal {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Found::default(),
             Err(fault) => return Err(io::Error::new(fault.kind(), format!("cannot read {}: {fault}", path.display()))),
         };
-        let file = write_anew(&path, boot_id, found.tasks.values())?;
         let lines = found.tasks.len() + 1;
-        let journal = Self { path, file, boot_id: boot_id.to_owned(), pending: Vec::new(), lines, failing: false };
-        Ok((journal, found))
+        let (file, pending) = match write_anew(&path, boot_id, found.tasks.values()) {
+            Ok(file) => (file, Vec::new()),
+            Err(fault) => {
+                crate::warning!("the journal of tasks cannot be written anew: {fault}");
+                // A later header counts for what follows it, and what came before has been judged by then.
+                let header = Line::Header { format: FORMAT, boot_id: boot_id.to_owned() };
+                (file::append_to(&path)?, [b"\n".to_vec(), encode(&header)].concat())
+            }
+        };
+        let failing = !pending.is_empty();
+        Ok((Self { path, file, boot_id: boot_id.to_owned(), pending, lines, failing }, found))
     }
 
     /// Notes how a task stands, for the next [`Journal::sync`].
@@ -262,6 +271,23 @@ mod tests {
         let found = read(&damaged).expect("readable");
         assert_eq!((found.tasks.len(), found.warnings.len()), (2, 1));
         assert!(found.warnings[0].contains("line 2"), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn a_later_header_in_what_could_not_be_written_anew_counts() {
+        let scratch = Scratch::new();
+        let (mut journal, _) = Journal::open(scratch.path(), "boot-1").expect("it can be made");
+        journal.note(&state(1, "starting"));
+        assert!(journal.sync([].iter()));
+        let path = scratch.path().join(FOLDER).join(FILE);
+        // What such a start appends once there is room again.
+        let header = Line::Header { format: FORMAT, boot_id: "boot-2".to_owned() };
+        let mut file = file::append_to(&path).expect("it is there");
+        file.write_all(&[b"\n".to_vec(), encode(&header), encode(&Line::Task(state(2, "ended")))].concat())
+            .expect("it can be written");
+        let found = read(&fs::read(&path).expect("it is there")).expect("readable");
+        assert_eq!(phases(&found), [(1, "starting"), (2, "ended")]);
+        assert_eq!((found.boot_id.as_str(), found.warnings.len()), ("boot-2", 0));
     }
 
     #[test]

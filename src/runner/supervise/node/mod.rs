@@ -40,6 +40,8 @@ const FIRST_RUNNER: Duration = Duration::from_secs(30);
 const STARTS: usize = 16;
 /// How often what is left of a task is looked at, where nobody tells.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long what an earlier supervisor has left may take to end: what hangs in the kernel does not hold up the rest.
+const LEFT_OVER: Duration = Duration::from_secs(5);
 /// The group that the supervisor itself is in.
 const OWN_GROUP: &str = "supervisor";
 
@@ -145,12 +147,14 @@ fn leave(group: &Group) {
 impl Node {
     /// What an earlier supervisor has left: it was killed, or the machine was started anew.
     fn take_over(&mut self, found: journal::Found) {
-        for (name, group) in self.cgroups.left_over().unwrap_or_default() {
-            if process::of_group_name(&name).is_some() {
-                end_left_over(&name, &group);
-            }
-        }
-        let fault = if found.boot_id == self.place.boot_id {
+        let left = self.cgroups.left_over().unwrap_or_else(|fault| {
+            warning!("what an earlier supervisor has left cannot be listed: {fault}");
+            Vec::new()
+        });
+        end_left_over(left.into_iter().filter(|(name, _)| process::of_group_name(name).is_some()).collect());
+        // A journal without a readable header says nothing of the machine's start.
+        let is_same_boot = found.boot_id.is_empty() || found.boot_id == self.place.boot_id;
+        let fault = if is_same_boot {
             "result unknown: the supervisor of this node's tasks was killed, and they were ended"
         } else {
             "node restarted while it ran: result unknown"
@@ -158,7 +162,9 @@ impl Node {
         for (key, state) in found.tasks {
             let mut task = Task::known(state);
             if !task.has_ended() {
-                if found.boot_id == self.place.boot_id
+                // With control groups all of it is gone. Only without them its mark has to do.
+                if is_same_boot
+                    && !self.cgroups.freezes()
                     && let Err(fault) = task.kill_marked()
                 {
                     warning!("task {}: {fault}", key.0);
@@ -174,6 +180,7 @@ impl Node {
     fn serve(&mut self, listener: &UnixListener) {
         let since = Instant::now();
         let mut had_runner = false;
+        let mut is_to_end = false;
         loop {
             had_runner |= self.conn.is_some();
             if self.tasks.is_empty() && self.conn.is_none() && (had_runner || since.elapsed() >= FIRST_RUNNER) {
@@ -188,15 +195,17 @@ impl Node {
                 self.read();
             }
             let heard = self.children.hear();
-            if heard.ending && self.tasks.values().all(Task::has_ended) {
-                info!("asked to end, and nothing runs: the results are in the journal");
-                return;
-            }
+            // Remembered: when the machine is shut down the tasks hear the same, and end a moment later.
+            is_to_end |= heard.ending;
             heard.gone.into_iter().for_each(|gone| self.gone(gone));
             self.tick();
             self.sync();
             self.start();
             self.tell();
+            if is_to_end && self.tasks.values().all(Task::has_ended) {
+                info!("asked to end, and nothing runs: the results are in the journal");
+                return;
+            }
         }
     }
 
@@ -382,19 +391,30 @@ impl Node {
     }
 }
 
-/// What a supervisor that was killed has left running: nobody knows its result any more.
-fn end_left_over(name: &str, group: &Group) {
-    for _ in 0..100 {
-        match group.remove() {
-            Ok(true) => return,
-            Ok(false) => {
-                if let Err(fault) = group.signal(crate::sys::process::SIGKILL) {
-                    warning!("what is left of task {name} cannot be ended: {fault}");
-                }
-                std::thread::sleep(Duration::from_millis(20));
+/// What a supervisor that was killed has left running: nobody knows its result any more. All of it is killed before any of it is
+/// waited for, so that a thousand tasks take no longer than one.
+fn end_left_over(mut left: Vec<(String, Group)>) {
+    let patience = Instant::now() + LEFT_OVER;
+    loop {
+        left.retain(|(name, group)| match group.remove() {
+            Ok(is_gone) => !is_gone,
+            Err(fault) => {
+                warning!("what is left of task {name}: {fault}");
+                false
             }
-            Err(fault) => return warning!("what is left of task {name}: {fault}"),
+        });
+        if left.is_empty() {
+            return;
         }
+        if Instant::now() >= patience {
+            return left.iter().for_each(|(name, _)| warning!("what is left of task {name} does not end"));
+        }
+        for (name, group) in &left {
+            if let Err(fault) = group.signal(crate::sys::process::SIGKILL) {
+                warning!("what is left of task {name} cannot be ended: {fault}");
+            }
+        }
+        // The kernel tells nobody of an empty group of version 1, and they are not our children.
+        std::thread::sleep(Duration::from_millis(20));
     }
-    warning!("what is left of task {name} does not end");
 }
