@@ -125,6 +125,10 @@ fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
 
 fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
     let (args, _) = args::of::<SuperviseArgs>(invocation)?;
+    if let Some(plan) = args.enter {
+        let status = runner::executor::scope::enter(plan);
+        return Err(Fault::Status(u8::try_from(status).unwrap_or(1)));
+    }
     match (args.in_container, args.node, args.cluster, args.folder) {
         (true, None, None, None) => {
             let status = runner::supervise::in_container::main();

@@ -60,6 +60,9 @@ pub struct SuperviseArgs {
     /// do what the task's box says, as process 1 of its container
     #[argh(switch)]
     pub in_container: bool,
+    /// become the task whose plan comes over this descriptor, inside its systemd scope
+    #[argh(option, hidden_help, arg_name = "FD")]
+    pub enter: Option<i32>,
     /// be the parent of this node's tasks that run without a container
     #[argh(option, arg_name = "NAME")]
     pub node: Option<String>,

@@ -1,4 +1,4 @@
-//! Tasks in containers, through the `docker` command.
+//! Tasks in containers, through the `docker` command; and without a container, as [`process`] or in a systemd [`scope`].
 //!
 //! Argument lists are built in [`docker_args`] and outputs read in [`docker_parse`], both pure; [`docker`] runs what the
 //! one built and gives the result to the other. It must not know the Host, the records, or why something is to be done.

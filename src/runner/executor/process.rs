@@ -2,17 +2,20 @@
 //! supervisor, whose children they are.
 
 use std::ffi::OsString;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use super::scope;
 use crate::domain::cpuset::CpuSet;
 use crate::domain::raw_text;
 use crate::runner::supervise::protocol::{STDERR, STDOUT, Start};
 use crate::sys::cgroup::{Cgroups, Group, Limits};
-use crate::sys::file;
 use crate::sys::launch::{Launch, Launched, launch};
+use crate::sys::process;
 
 /// A task that was started.
 #[derive(Debug)]
@@ -24,7 +27,61 @@ pub struct Running {
     pub unit: Option<String>,
 }
 
-/// The name of a task's control group.
+/// What this node can do for tasks without a container. For the conditions of its heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// systemd runs, and makes scopes for us.
+    pub systemd: bool,
+    /// A memory limit can be enforced, by systemd or by a control group of ours.
+    pub memory_limit: bool,
+    /// All of a task can be frozen at once; else it is stopped process by process.
+    pub freezer: bool,
+}
+
+/// Tried once, then remembered: what a machine can do does not change while it runs. `folder` is the name of the group under
+/// which those of our tasks are made: see [`group_folder`].
+pub fn abilities(folder: &str) -> Abilities {
+    static TRIED: OnceLock<Abilities> = OnceLock::new();
+    *TRIED.get_or_init(|| {
+        let cgroups = Cgroups::find(Path::new("/"), folder);
+        let systemd = scope::is_available();
+        // Even where limits are in systemd's hand, it needs the same controller: what we may not try, we cannot promise.
+        let memory_limit = cgroups.limits_memory() || systemd && scope::limits_memory();
+        Abilities { systemd, memory_limit, freezer: cgroups.freezes() || systemd && scope::freezes() }
+    })
+}
+
+/// The name of the group under which those of a node's tasks are made: two nodes on one machine do not mix.
+pub fn group_folder(cluster: &str, node: &str) -> String {
+    format!("hakuriver-{cluster}-{node}")
+}
+
+/// Starts what `start` says, with its output in `out/stdout` and `out/stderr` of its folder (made here if need be).
+///
+/// # Errors
+/// For the user: which step failed, on what, and why. Nothing of it runs then.
+pub fn start(start: &Start, cgroups: &Cgroups) -> Result<Running, String> {
+    let prepared = prepare(start)?;
+    if start.scope {
+        return scope::start(start, prepared, cgroups);
+    }
+    let name = group_name(start.task, start.attempt);
+    let limits = Limits { memory: start.memory, low_weight: !start.exclusive };
+    let group = cgroups.make(&name, &limits).map_err(|fault| fault.to_string())?;
+    let launched = group
+        .entries()
+        .map_err(|fault| fault.to_string())
+        .and_then(|groups| launch(Launch { groups, ..prepared }).map_err(|fault| fault.to_string()));
+    match launched {
+        Ok(process) => Ok(Running { process, group: (!group.is_blind()).then_some(group), unit: None }),
+        Err(fault) => {
+            let _empty = group.remove();
+            Err(fault)
+        }
+    }
+}
+
+/// The name of a task's control group, below ours.
 pub fn group_name(task: u64, attempt: u32) -> String {
     format!("{task}.{attempt}")
 }
@@ -35,44 +92,51 @@ pub fn of_group_name(name: &str) -> Option<(u64, u32)> {
     Some((task.parse().ok()?, attempt.parse().ok()?))
 }
 
-/// Starts what `start` says, with its output in `out/stdout` and `out/stderr` of its folder (made here if need be).
+/// Parses all of it and opens its files; in no group yet.
+fn prepare(start: &Start) -> Result<Launch, String> {
+    let folder = Path::new(&start.folder);
+    let files = open_output(folder, STDOUT).and_then(|stdout| Ok((stdout, open_output(folder, STDERR)?)));
+    let (stdout, stderr) = files.map_err(|fault| format!("cannot open the task's output on the node: {fault}"))?;
+    let launch = of_plan(start, stdout, stderr)?;
+    if let Some((uid, gid)) = launch.user {
+        // So that the task may open its own /dev/stdout again.
+        for file in [&launch.stdout, &launch.stderr] {
+            fchown(file, Some(uid), Some(gid))
+                .map_err(|fault| format!("cannot give the output to user {uid}: {fault}"))?;
+        }
+    }
+    Ok(launch)
+}
+
+/// The same with files that are open already.
 ///
 /// # Errors
-/// For the user: which step failed, on what, and why.
-pub fn start(start: &Start, cgroups: &Cgroups) -> Result<Running, String> {
-    let folder = Path::new(&start.folder);
-    // Not synced: what the machine forgets with its power are the last seconds of output, and the journal knows the task.
-    let out = folder.join("out");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&out);
-    made.map_err(|fault| format!("cannot make the folder {}: {fault}", out.display()))?;
-    // Appended to: what the task opens once more by /dev/stdout then overwrites nothing.
-    let stdout = file::append_to(&folder.join(STDOUT)).map_err(|fault| fault.to_string())?;
-    let stderr = file::append_to(&folder.join(STDERR)).map_err(|fault| fault.to_string())?;
-    let limits = Limits { memory: start.memory, low_weight: !start.exclusive };
-    let group = cgroups.make(&group_name(start.task, start.attempt), &limits).map_err(|fault| fault.to_string())?;
-    let groups = group.entries().map_err(|fault| fault.to_string());
-    let started = groups.and_then(|groups| {
-        let launched = launch(Launch {
-            argv: start.argv.iter().map(|word| bytes(word)).collect(),
-            env: start.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
-            workdir: start.workdir.as_ref().map_or_else(|| folder.to_owned(), |path| PathBuf::from(bytes(path))),
-            stdout,
-            stderr,
-            user: start.uid.map(|uid| (uid, start.gid.unwrap_or(uid))),
-            cpus: cpus(&start.cpus)?,
-            mems: cpus(&start.mems)?,
-            groups,
-            keep: Vec::new(),
-        });
-        launched.map_err(|fault| fault.0)
-    });
-    match started {
-        Ok(process) => Ok(Running { process, group: Some(group).filter(|group| !group.is_blind()), unit: None }),
-        Err(fault) => {
-            // Nobody is in it.
-            let _left = group.remove();
-            Err(fault)
-        }
+/// A list of CPUs or NUMA nodes that is none.
+pub(super) fn of_plan(start: &Start, stdout: File, stderr: File) -> Result<Launch, String> {
+    let user = user(start);
+    // Another user may not enter our folders.
+    let is_foreign = user.is_some_and(|(uid, _)| uid != process::user_and_group().0);
+    let default = if is_foreign { PathBuf::from("/") } else { PathBuf::from(&start.folder) };
+    Ok(Launch {
+        argv: start.argv.iter().map(|word| bytes(word)).collect(),
+        env: start.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
+        workdir: start.workdir.as_ref().map_or(default, |path| PathBuf::from(bytes(path))),
+        stdout,
+        stderr,
+        user,
+        cpus: set(&start.cpus, "CPUs")?,
+        mems: set(&start.mems, "NUMA nodes")?,
+        groups: Vec::new(),
+        keep: Vec::new(),
+    })
+}
+
+/// A user without a group gets the group of the same number; a group alone keeps our user.
+fn user(start: &Start) -> Option<(u32, u32)> {
+    match (start.uid, start.gid) {
+        (None, None) => None,
+        (Some(uid), gid) => Some((uid, gid.unwrap_or(uid))),
+        (None, Some(gid)) => Some((process::user_and_group().0, gid)),
     }
 }
 
@@ -80,6 +144,102 @@ fn bytes(text: &str) -> OsString {
     OsString::from_vec(raw_text::decode(text).into_owned())
 }
 
-fn cpus(list: &str) -> Result<Option<CpuSet>, String> {
-    if list.is_empty() { Ok(None) } else { list.parse().map(Some) }
+/// Empty: not bound.
+fn set(list: &str, of: &str) -> Result<Option<CpuSet>, String> {
+    let set: CpuSet = list.parse().map_err(|fault| format!("cannot bind to {of}: {fault}"))?;
+    Ok((!set.is_empty()).then_some(set))
+}
+
+/// Appending, so that what a task's processes write does not overwrite each other, whoever of them opens it anew.
+fn open_output(folder: &Path, name: &str) -> io::Result<File> {
+    let path = folder.join(name);
+    let open = || OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    let opened = open().or_else(|fault| {
+        if fault.kind() != io::ErrorKind::NotFound {
+            return Err(fault);
+        }
+        let parent = path.parent().unwrap_or(folder);
+        // Not synced: a record of its own tells of the task, and a sync for each would cost more than the task.
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        open()
+    });
+    opened.map_err(|fault| io::Error::new(fault.kind(), format!("{}: {fault}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::sys::file::Scratch;
+
+    fn task(scratch: &Scratch, argv: &[&str]) -> Start {
+        Start {
+            task: u64::from(std::process::id()),
+            attempt: 1,
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            exclusive: true,
+            folder: scratch.path().join("7.1").display().to_string(),
+            ..Start::default()
+        }
+    }
+
+    fn wait(running: &Running) -> WaitStatus {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(running.process.pid).expect("a pid"));
+        let status = waitpid(pid, None).expect("it is our child");
+        if let Some(group) = &running.group {
+            let end = Instant::now() + Duration::from_secs(10);
+            while !group.remove().expect("it can be looked at") {
+                assert!(Instant::now() < end, "{:?} live on", group.pids());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        status
+    }
+
+    #[test]
+    fn output_stands_in_the_folder_and_is_appended_to() {
+        let scratch = Scratch::new();
+        let cgroups = Cgroups::find(Path::new("/"), &format!("hakuriver-test-start-{}", std::process::id()));
+        let argv = ["sh", "-c", "echo one; echo two >&2; echo three >>/dev/stdout; pwd; exit 3"];
+        let running = start(&task(&scratch, &argv), &cgroups).expect("it starts");
+        assert!(matches!(wait(&running), WaitStatus::Exited(_, 3)));
+        let folder = scratch.path().join("7.1");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it is there");
+        assert_eq!(read(STDOUT), format!("one\nthree\n{}\n", folder.display()));
+        assert_eq!(read(STDERR), "two\n");
+        let fault = start(&task(&scratch, &["no-such-program"]), &cgroups).expect_err("it cannot start");
+        assert!(fault.starts_with("cannot run 'no-such-program'"), "{fault}");
+        assert!(cgroups.left_over().expect("it is listed").is_empty(), "a failed start leaves no group");
+        cgroups.close();
+    }
+
+    #[test]
+    fn another_user_may_write_to_the_output_again() {
+        if !process::is_root() {
+            eprintln!("NOT TESTED: another_user_may_write_to_the_output_again needs root");
+            return;
+        }
+        let scratch = Scratch::new();
+        let mut task = task(&scratch, &["sh", "-c", "echo one >/dev/stdout; pwd; id -u; id -G"]);
+        task.uid = Some(4321);
+        let running = start(&task, &Cgroups::none()).expect("it starts");
+        assert!(running.group.is_none());
+        assert!(matches!(wait(&running), WaitStatus::Exited(_, 0)));
+        let text = fs::read_to_string(scratch.path().join("7.1").join(STDOUT)).expect("it is there");
+        assert_eq!(text, "one\n/\n4321\n4321\n");
+    }
+
+    #[test]
+    fn lists_that_are_none_are_refused() {
+        let scratch = Scratch::new();
+        let mut task = task(&scratch, &["true"]);
+        task.cpus = "3-1".to_owned();
+        let fault = start(&task, &Cgroups::none()).expect_err("no list");
+        assert!(fault.starts_with("cannot bind to CPUs: "), "{fault}");
+    }
 }

@@ -52,6 +52,30 @@ impl Group {
         self
     }
 
+    /// The same, but freezing and ending only what is in the group `name` below it, on version 2 and if that is there.
+    #[must_use]
+    pub fn below(mut self, name: &str) -> Self {
+        if let Some(place) = self.freezer.as_mut().filter(|place| place.version == Version::V2) {
+            let inner = place.path.join(name);
+            if inner.is_dir() {
+                place.path = inner;
+            }
+        }
+        self
+    }
+
+    /// Lets memory and swap together be no more than this, where the kernel counts swap, in a group whose memory systemd
+    /// has limited: on version 1 it does not limit swap.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn limit_swap(&self, bytes: u64) -> io::Result<()> {
+        match &self.memory {
+            Some(Place { version: Version::V1, path }) => v1::limit_memory(path, bytes),
+            _ => Ok(()),
+        }
+    }
+
     /// No hierarchy tells who is in it: [`Group::pids`] knows nobody.
     pub fn is_blind(&self) -> bool {
         self.places().next().is_none()

@@ -284,6 +284,20 @@ impl Place {
     }
 }
 
+/// Moves this process into a group `name` below the one of version 2 that it is in, which is made.
+///
+/// # Errors
+/// The io error, with the path.
+pub fn move_below(root: &Path, name: &str) -> io::Result<()> {
+    let table = Table::read(root);
+    let own = table.mounts.iter().find(|mount| mount.unified).and_then(|mount| mount.folder(&table.own));
+    let Some(own) = own else {
+        return Err(io::Error::new(ErrorKind::NotFound, "this process is in no control group of version 2"));
+    };
+    make_group(&own.join(name))?;
+    put(&own.join(name).join("cgroup.procs"), "0")
+}
+
 /// The start of the names of groups that are made to try what works.
 const PROBE: &str = "probe-";
 

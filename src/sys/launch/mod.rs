@@ -6,6 +6,7 @@
 //! The child shares our memory until its exec (as in posix_spawn(3)), while this thread waits: copying the page tables of a
 //! process for each task costs more than all else here. So a fault needs no pipe: it is left in memory.
 
+pub mod anchor;
 mod child;
 mod fault;
 #[cfg(test)]
@@ -82,6 +83,41 @@ pub fn become_it(launch: Launch) -> LaunchFault {
     match Prepared::of(launch, Groups::Stay) {
         Ok(prepared) => prepared.fault(child::enter(&prepared.plan())),
         Err(fault) => fault,
+    }
+}
+
+/// A descriptor that whoever started us has left open for us, by its number. It is ours now: to be called once for each.
+///
+/// # Errors
+/// It is not open.
+pub fn inherited(fd: i32) -> std::io::Result<File> {
+    // SAFETY: plain numbers.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        let fault = std::io::Error::last_os_error();
+        return Err(std::io::Error::new(fault.kind(), format!("descriptor {fd} was not handed to us: {fault}")));
+    }
+    // SAFETY: it is open, and by the agreement with whoever started us it is for us alone.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Ends a child that has come to nothing (if it has not ended by itself), waits for it, and says how it ended.
+pub fn reap(launched: Launched) -> String {
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    let pid = nix::unistd::Pid::from_raw(launched.pid.cast_signed());
+    // Whose streams are closed is about to end: it gets the time for that.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(1);
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return format!("exit status {code}"),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return format!("killed by {signal}"),
+            Ok(_) if std::time::Instant::now() < end => std::thread::sleep(std::time::Duration::from_millis(1)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {
+                let _gone = kill(pid, Signal::SIGKILL);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(fault) => return format!("status unknown: {fault}"),
+        }
     }
 }
 
