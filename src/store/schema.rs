@@ -101,3 +101,24 @@ pub(super) fn migrate(conn: &Connection, from: i32) -> rusqlite::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_the_first_version_keeps_its_tasks() {
+        let conn = Connection::open_in_memory().expect("memory");
+        conn.execute_batch(&format!(
+            "{VERSION_1} INSERT INTO tasks VALUES (7, 7, 'command', NULL, 'completed', 'run', 1, 2, NULL, 0, NULL, 'n1', NULL, \
+             '', 0, 1, 2, 3, NULL, '', '{{}}');"
+        ))
+        .expect("as the first version wrote it");
+        migrate(&conn, 1).expect("migrated");
+        let read = |column: &str| -> Option<i64> {
+            conn.query_row(&format!("SELECT {column} FROM tasks WHERE id = 7"), [], |row| row.get(0)).expect("there")
+        };
+        assert_eq!((read("exit_code"), read("stdout_bytes"), read("stderr_bytes")), (Some(0), None, None));
+        assert_eq!(conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)), Ok(VERSION));
+    }
+}

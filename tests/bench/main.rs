@@ -28,6 +28,7 @@ mod wait;
 mod api;
 mod figure;
 mod memory;
+mod output;
 mod start_up;
 mod task;
 mod tunnel;
@@ -42,7 +43,7 @@ type Part = fn() -> Vec<Figure>;
 fn main() {
     // `cargo bench` passes --bench; a name runs the parts of that name only.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("vps", vps::measure),
         ("tunnel", tunnel::measure),
         ("start_up", start_up::measure),
@@ -50,6 +51,7 @@ fn main() {
         ("task", task::measure),
         ("submit", task::submits),
         ("container", task::containers),
+        ("output", output::measure),
         ("memory", memory::measure),
     ];
     let mut figures = Vec::new();

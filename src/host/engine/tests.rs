@@ -621,3 +621,26 @@ fn every_change_is_an_event_with_its_cause() {
     assert!(events.iter().all(|event| event.task == Some(id) && !event.cause.is_empty()));
     assert_eq!(bench.view.events.number(), events.last().expect("last").seq, "who waits for events is woken");
 }
+
+#[test]
+fn what_is_too_old_is_told_so_that_its_files_go_too() {
+    let mut bench = Bench::new();
+    let (tell, removed) = std::sync::mpsc::channel();
+    bench.core().settings.removed = tell;
+    bench.node("n1");
+    let [old, newest] = [(); 2].map(|()| {
+        let id = bench.submit(command(1)).expect("accepted");
+        bench.kill(id).expect("kill");
+        id
+    });
+    let session = bench.core().nodes.values().next().expect("there").record.session.clone();
+    bench.observe("n1", &session, false, vec![seen(old, 1, stopped()), seen(newest, 1, stopped())]);
+    assert_eq!([old, newest].map(|id| bench.state(id)), [State::Killed; 2]);
+    bench.pass(Duration::from_secs(11));
+    bench.turn(Vec::new());
+    assert!(removed.try_recv().is_err(), "not old enough");
+    bench.now.unix_ms += 2 * 86_400_000;
+    bench.pass(Duration::from_secs(11));
+    bench.turn(Vec::new());
+    assert_eq!(removed.try_recv(), Ok(vec![old]), "the newest stays, so that ids never repeat");
+}

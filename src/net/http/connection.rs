@@ -11,6 +11,8 @@ use super::{Handler, Limits, Reply};
 
 /// What is read at once. On the stack, so that an idle connection has no buffer.
 const PART: usize = 4 << 10;
+/// The same of a large body.
+const BLOCK: usize = 128 << 10;
 /// After a refusal, what the client still sends is read for this long and dropped, so that it sees the answer and not a
 /// reset: many clients look for an answer only when all of their body is sent.
 const LINGER: Duration = Duration::from_secs(2);
@@ -133,6 +135,26 @@ impl Connection<'_> {
         }
     }
 
+    /// As [`Self::read_part`], for a body: straight into the buffer, which grows with what comes and not with what was
+    /// announced.
+    fn read_block(&mut self, patience: Duration, most: usize) -> io::Result<usize> {
+        if most <= PART {
+            return self.read_part(patience, most);
+        }
+        self.socket.set_read_timeout(Some(patience))?;
+        self.read_timeout = Some(patience);
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + most.min(BLOCK), 0);
+        let got = loop {
+            match (&mut &*self.socket).read(&mut self.buffer[filled..]) {
+                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        self.buffer.truncate(filled + got.as_ref().map_or(0, |n| *n));
+        got
+    }
+
     fn read_body(&mut self, length: usize, expects_continue: bool) -> io::Result<Vec<u8>> {
         if expects_continue && self.buffer.len() < length {
             (&mut &*self.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -143,7 +165,7 @@ impl Connection<'_> {
             if patience.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if self.read_part(patience, length - self.buffer.len())? == 0 {
+            if self.read_block(patience, length - self.buffer.len())? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }

@@ -139,6 +139,16 @@ impl Scene {
         look(&mut self.host.inner.lock().expect("no panic"))
     }
 
+    /// The shipper knows that the Host has it.
+    #[track_caller]
+    fn await_answered(&self, task: TaskId, have: u64) {
+        let end = Instant::now() + SOON;
+        while self.outputs.shared.lock().flows[&task].parts()[0].offset != have {
+            assert!(Instant::now() < end, "{have} bytes are not answered");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[track_caller]
     fn await_kept(&self, stream: &str, bytes: &[u8]) {
         let end = Instant::now() + SOON;
@@ -282,6 +292,7 @@ fn a_task_that_truncates_takes_nothing_back() {
     assert_eq!(scene.kept("1/stdout"), b"0123456789");
     scene.write(ONE, "stdout", b"defghijklm");
     scene.await_kept("1/stdout", b"0123456789klm");
+    scene.await_answered(ONE, 13);
     fs::write(&path, "").expect("truncated");
     assert_eq!(scene.end(ONE), totals(13, 1));
     scene.await_settled(ONE);
