@@ -6,7 +6,8 @@
 //! what its running tasks free adds up until it fits. A node is only worth this where command tasks alone stand in the
 //! way, for they end: what VPS tasks hold counts as never freed.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::ids::{GpuId, TaskId};
@@ -16,59 +17,215 @@ use super::placement::{
 use super::spec::{Container, GpuRequest, TaskKind, TaskSpec};
 use super::target::Target;
 
-/// One waiting task, oldest first in the list given to [`schedule`].
+/// One waiting task whose turn it is.
 #[derive(Clone, Debug)]
-pub struct Waiting<'a> {
-    pub id: TaskId,
-    pub spec: &'a TaskSpec,
+struct Waiting<'a> {
+    id: TaskId,
+    spec: &'a TaskSpec,
     /// How many younger tasks were placed, since it waits, on a node where only command tasks stand in its way.
-    pub passed: u32,
-}
-
-/// What became of one waiting task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Turn {
-    Placed(Placement),
-    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call; to lose it costs a task
-    /// no more than to be passed again).
-    Waits {
-        /// What it waits for, for the user. Shared by all tasks that ask for the same.
-        reason: Arc<str>,
-        passed: u32,
-    },
-    /// The node that it names is no longer registered: a person has had it forgotten.
-    Refused(String),
+    passed: u32,
 }
 
 /// After this many younger tasks have passed it, a waiting task reserves its node.
 pub const PASSED_LIMIT: u32 = 100;
 
-/// Places what can be placed, oldest first, and answers for every waiting task, in the order given.
-///
-/// `nodes` is what is held before; `vps_held` has one entry a node, in the same order: the part of `held` that VPS tasks
-/// hold.
-///
-/// These tasks were accepted, so their `patience` plays no part here: one that does not fit waits, also when its node is
-/// offline, draining or has become too small. A new task is first asked of [`super::placement::place`], whose refusal is
-/// its answer; otherwise it is scheduled with all others, as the youngest, and with `immediate` it is refused if its
-/// turn is [`Turn::Waits`]. (To start it where `place` says would pass those for whom a node is kept.)
-///
-/// Costs a look at every node for each *different* request that does not fit and for each task that does.
-pub fn schedule(waiting: &[Waiting<'_>], nodes: &[NodeView<'_>], vps_held: &[Held]) -> Vec<(TaskId, Turn)> {
-    debug_assert_eq!(nodes.len(), vps_held.len(), "one entry of VPS holdings a node");
-    if waiting.is_empty() {
-        return Vec::new();
+/// How many tasks of one request are looked at in a round although the first of them does not fit. More would only be counted as
+/// passed: a task that stands further back is not passed as long as so many of its kind are older.
+const LOOKED_AT: usize = 64;
+
+/// Everything that waits, sorted by what it asks for. A round costs a look at every node for each *different* request and for each
+/// task that is placed, however many wait.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    classes: HashMap<Demand, Class>,
+}
+
+/// The tasks that ask for the same.
+#[derive(Clone, Debug, Default)]
+struct Class {
+    /// Oldest first, with how often each was passed.
+    members: BTreeMap<TaskId, (Arc<TaskSpec>, u32)>,
+    /// What they wait for, since the last round.
+    reason: Option<Arc<str>>,
+}
+
+/// What a round brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// In the order of the queue. They stay in it until they are taken out.
+    pub placed: Vec<(TaskId, Placement)>,
+    /// The node that they name is no longer registered: a person has had it forgotten.
+    pub refused: Vec<(TaskId, String)>,
+    /// Requests that wait for something else than after the last round.
+    pub reasons: Vec<(Demand, Arc<str>)>,
+}
+
+impl Queue {
+    /// Adds a task; one that is there already stays as it is.
+    pub fn insert(&mut self, id: TaskId, spec: &Arc<TaskSpec>) {
+        let class = self.classes.entry(Demand::of(spec)).or_default();
+        class.members.entry(id).or_insert_with(|| (Arc::clone(spec), 0));
     }
-    let mut round = Round::new(nodes, vps_held);
-    let answers: Vec<Answer> = waiting.iter().map(|task| round.turn(task)).collect();
-    let turns = answers.into_iter().map(|answer| match answer {
-        Answer::Ready(turn) => turn,
-        Answer::Blocked { class, passed_before } => {
-            let class = &round.blocked[class];
-            Turn::Waits { reason: class.reason.clone(), passed: class.passed_after(passed_before) }
+
+    /// Takes a task out. The answer is its request, if it was the last one that asked for that.
+    pub fn remove(&mut self, id: TaskId, spec: &TaskSpec) -> Option<Demand> {
+        let demand = Demand::of(spec);
+        let class = self.classes.get_mut(&demand)?;
+        class.members.remove(&id);
+        if class.members.is_empty() {
+            self.classes.remove(&demand);
+            return Some(demand);
         }
-    });
-    waiting.iter().map(|task| task.id).zip(turns).collect()
+        None
+    }
+
+    /// What tasks that ask for the same as this one wait for.
+    pub fn reason(&self, spec: &TaskSpec) -> Option<&Arc<str>> {
+        self.classes.get(&Demand::of(spec))?.reason.as_ref()
+    }
+
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.classes.is_empty()
+    }
+
+    /// Places what can be placed, oldest first.
+    ///
+    /// `nodes` is what is held before; `vps_held` has one entry a node, in the same order: the part of `held` that VPS tasks
+    /// hold.
+    ///
+    /// These tasks were accepted, so their `patience` plays no part here: one that does not fit waits, also when its node is
+    /// offline, draining or has become too small. A new task is first asked of [`super::placement::place`], whose refusal is
+    /// its answer; otherwise it is scheduled with all others, as the youngest, and with `immediate` it is refused if it still
+    /// waits after the round. (To start it where `place` says would pass those for whom a node is kept.)
+    ///
+    /// How often a task was passed is counted here, in memory: to lose it costs a task no more than to be passed again.
+    pub fn round(&mut self, nodes: &[NodeView<'_>], vps_held: &[Held]) -> Decided {
+        debug_assert_eq!(nodes.len(), vps_held.len(), "one entry of VPS holdings a node");
+        let mut decided = Decided::default();
+        let mut waited = Vec::new();
+        let mut reasons = Vec::new();
+        {
+            let mut round = Round::new(nodes, vps_held);
+            let mut cursors: Vec<_> =
+                self.classes.iter().map(|(demand, class)| (demand, class.members.iter(), 0_usize)).collect();
+            let mut turns = BinaryHeap::with_capacity(cursors.len());
+            for (index, (_, members, _)) in cursors.iter_mut().enumerate() {
+                turns.extend(members.next().map(|(id, member)| Reverse(Next { id: *id, class: index, member })));
+            }
+            while let Some(Reverse(Next { id, class, member: (spec, passed) })) = turns.pop() {
+                let (_, members, blocked) = &mut cursors[class];
+                match round.turn(&Waiting { id, spec, passed: *passed }) {
+                    Answer::Placed(placement) => decided.placed.push((id, placement)),
+                    Answer::Refused(reason) => decided.refused.push((id, reason)),
+                    Answer::Blocked { class: blocked_class, passed_before } => {
+                        if *blocked == 0 {
+                            reasons.push((class, blocked_class));
+                        }
+                        *blocked += 1;
+                        waited.push((id, class, blocked_class, passed_before));
+                    }
+                }
+                if *blocked < LOOKED_AT {
+                    turns.extend(members.next().map(|(id, member)| Reverse(Next { id: *id, class, member })));
+                }
+            }
+            let demands: Vec<Demand> = cursors.iter().map(|(demand, ..)| (*demand).clone()).collect();
+            let reasons: Vec<(Demand, Arc<str>)> = reasons
+                .into_iter()
+                .map(|(class, blocked)| (demands[class].clone(), round.blocked[blocked].reason.clone()))
+                .collect();
+            let waited: Vec<(TaskId, Demand, u32)> = waited
+                .into_iter()
+                .map(|(id, class, blocked, before)| {
+                    (id, demands[class].clone(), round.blocked[blocked].passed_after(before))
+                })
+                .collect();
+            decided.reasons = reasons;
+            drop(round);
+            drop(cursors);
+            self.note(waited, &mut decided);
+        }
+        decided
+    }
+
+    /// Keeps what the round has counted, and leaves in it only what is new.
+    fn note(&mut self, waited: Vec<(TaskId, Demand, u32)>, decided: &mut Decided) {
+        for (id, demand, passed) in waited {
+            if let Some(member) = self.classes.get_mut(&demand).and_then(|class| class.members.get_mut(&id)) {
+                member.1 = passed;
+            }
+        }
+        decided.reasons.retain(|(demand, reason)| {
+            let Some(class) = self.classes.get_mut(demand) else { return false };
+            let is_news = class.reason.as_ref() != Some(reason);
+            class.reason = Some(reason.clone());
+            is_news
+        });
+    }
+}
+
+/// Whose turn is next: the oldest's.
+struct Next<'a> {
+    id: TaskId,
+    class: usize,
+    member: &'a (Arc<TaskSpec>, u32),
+}
+
+impl PartialEq for Next<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Next<'_> {}
+
+impl PartialOrd for Next<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Next<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.id.cmp(&other.id)
+    }
+}
+
+/// What decides whether a task fits, and what it is then counted for: tasks alike in this wait in one line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Demand {
+    cores: u32,
+    memory: u64,
+    gpus: GpuRequest,
+    target: Option<Target>,
+    contained: bool,
+    is_vps: bool,
+}
+
+impl Demand {
+    /// VPS tasks ask for it.
+    pub fn is_vps(&self) -> bool {
+        self.is_vps
+    }
+
+    /// Of this specification.
+    pub fn of(spec: &TaskSpec) -> Self {
+        Self {
+            cores: spec.cores,
+            memory: spec.memory.map_or(0, |memory| memory.0),
+            gpus: spec.gpus.clone(),
+            target: spec.target.clone(),
+            contained: match spec.container {
+                Container::Environment { .. } => true,
+                Container::Null => false,
+            },
+            is_vps: match spec.kind {
+                TaskKind::Vps { .. } => true,
+                TaskKind::Command { .. } => false,
+            },
+        }
+    }
 }
 
 /// What decides whether a task fits. Two tasks alike in this have the same fate: within a round room only shrinks, so
@@ -126,7 +283,8 @@ struct Kept<'a> {
 }
 
 enum Answer {
-    Ready(Turn),
+    Placed(Placement),
+    Refused(String),
     /// Waits with this class; see [`Blocked::members`] for the number.
     Blocked {
         class: usize,
@@ -167,11 +325,9 @@ impl<'a, 'n> Round<'a, 'n> {
         match find(task.spec, self.nodes, |node| self.ask(task.spec, node), |node| &self.held[node]) {
             Ok((node, placement)) => {
                 self.take(node, task.spec, &placement);
-                Answer::Ready(Turn::Placed(placement))
+                Answer::Placed(placement)
             }
-            Err(Nowhere::NotRegistered(name)) => {
-                Answer::Ready(Turn::Refused(format!("node '{name}' is no longer registered")))
-            }
+            Err(Nowhere::NotRegistered(name)) => Answer::Refused(format!("node '{name}' is no longer registered")),
             Err(Nowhere::Obstacles(obstacles)) => {
                 let class = self.blocked.len();
                 self.blocked.push(Blocked {

@@ -7,7 +7,9 @@ use crate::api::node::Usage;
 use crate::api::public::GpuRow;
 use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::node::Conditions;
+use crate::domain::queue::Demand;
 use crate::domain::spec::TaskKind;
+use crate::domain::state::State;
 use crate::store::{NodeRecord, Task};
 
 use super::outputs::Watchers;
@@ -17,8 +19,6 @@ use super::signal::Signal;
 #[derive(Clone, Debug)]
 pub(super) struct LiveTask {
     pub(super) task: Task,
-    /// What a pending task waits for. Not stored: it follows from the nodes as they are now.
-    pub(super) waiting: Option<Arc<str>>,
 }
 
 /// A node, with what is known of it now.
@@ -64,6 +64,8 @@ impl NodeEntry {
 pub(super) struct Changes {
     pub(super) tasks: Vec<(TaskId, Option<Arc<LiveTask>>)>,
     pub(super) nodes: Vec<(NodeName, Option<Arc<NodeEntry>>)>,
+    /// What waiting tasks wait for, by what they ask for.
+    pub(super) reasons: Vec<(Demand, Option<Arc<str>>)>,
 }
 
 /// The published state.
@@ -84,6 +86,8 @@ struct Inner {
     vps: BTreeSet<TaskId>,
     names: HashMap<TaskName, TaskId>,
     nodes: BTreeMap<NodeName, Arc<NodeEntry>>,
+    /// Not stored: it follows from the nodes as they are now.
+    reasons: HashMap<Demand, Arc<str>>,
     nodes_version: u64,
     vps_version: u64,
 }
@@ -126,6 +130,13 @@ impl View {
                 None => inner.nodes.remove(&name),
             };
         }
+        for (demand, reason) in changes.reasons {
+            inner.vps_version += u64::from(demand.is_vps());
+            match reason {
+                Some(reason) => inner.reasons.insert(demand, reason),
+                None => inner.reasons.remove(&demand),
+            };
+        }
         for (id, task) in changes.tasks {
             if let Some(task) = task {
                 inner.add(id, task);
@@ -137,6 +148,14 @@ impl View {
 
     pub(super) fn task(&self, id: TaskId) -> Option<Arc<LiveTask>> {
         self.read().tasks.get(&id).cloned()
+    }
+
+    /// What a task waits for, if it does.
+    pub(super) fn waiting(&self, task: &Task) -> Option<Arc<str>> {
+        match task.standing.state {
+            State::Pending => self.read().reasons.get(&Demand::of(&task.spec)).cloned(),
+            _ => None,
+        }
     }
 
     /// The live task that holds a name.

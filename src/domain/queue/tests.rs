@@ -5,6 +5,43 @@ use crate::domain::node::Inventory;
 use crate::domain::placement::Readiness;
 use crate::domain::sample::{G, Node, Random, command, vps};
 
+/// What became of one waiting task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Turn {
+    Placed(Placement),
+    Waits { reason: Arc<str>, passed: u32 },
+    Refused(String),
+}
+
+/// A queue of these tasks, with how often each was passed.
+fn queue_of<'a>(tasks: impl Iterator<Item = (TaskId, &'a TaskSpec, u32)>) -> Queue {
+    let mut queue = Queue::default();
+    for (id, spec, passed) in tasks {
+        queue.insert(id, &Arc::new(spec.clone()));
+        let class = queue.classes.get_mut(&Demand::of(spec)).expect("it was inserted");
+        class.members.get_mut(&id).expect("it was inserted").1 = passed;
+    }
+    queue
+}
+
+/// One round, with an answer for every task, in the order given.
+fn schedule(waiting: &[Waiting<'_>], nodes: &[NodeView<'_>], vps_held: &[Held]) -> Vec<(TaskId, Turn)> {
+    let mut queue = queue_of(waiting.iter().map(|task| (task.id, task.spec, task.passed)));
+    let decided = queue.round(nodes, vps_held);
+    let turn = |task: &Waiting<'_>| {
+        if let Some((_, placement)) = decided.placed.iter().find(|(id, _)| *id == task.id) {
+            return Turn::Placed(placement.clone());
+        }
+        if let Some((_, reason)) = decided.refused.iter().find(|(id, _)| *id == task.id) {
+            return Turn::Refused(reason.clone());
+        }
+        let class = &queue.classes[&Demand::of(task.spec)];
+        let reason = class.reason.clone().expect("whoever waits is told why");
+        Turn::Waits { reason, passed: class.members[&task.id].1 }
+    };
+    waiting.iter().map(|task| (task.id, turn(task))).collect()
+}
+
 /// One round over tasks (with how often each was passed before), ids from 1, on nodes without VPS tasks.
 fn round(tasks: &[(TaskSpec, u32)], nodes: &[Node]) -> Vec<Turn> {
     round_beside(tasks, nodes, &vec![Held::default(); nodes.len()])
@@ -353,4 +390,47 @@ fn a_queue_empties_when_nothing_more_comes() {
             }
         }
     }
+}
+
+#[test]
+fn a_long_queue_costs_no_more_than_a_short_one_and_keeps_its_order() {
+    let nodes = [Node::new("a", 8)];
+    let views: Vec<_> = nodes.iter().map(Node::view).collect();
+    let mut queue = Queue::default();
+    let spec = Arc::new(command(1));
+    (1..=100_000).for_each(|id| queue.insert(TaskId::from_u64(id), &spec));
+    // Younger, and small enough for what the others leave: nothing.
+    queue.insert(TaskId::from_u64(200_000), &Arc::new(command(2)));
+    let decided = queue.round(&views, &[Held::default()]);
+    let placed: Vec<u64> = decided.placed.iter().map(|(id, _)| id.get()).collect();
+    assert_eq!(placed, [1, 2, 3, 4, 5, 6, 7, 8], "the oldest, in order");
+    assert_eq!(decided.reasons.len(), 2, "one for each request");
+    let began = std::time::Instant::now();
+    for _ in 0..1_000 {
+        let full = [Node::new("a", 8).holds(8, 0)];
+        let views: Vec<_> = full.iter().map(Node::view).collect();
+        let decided = queue.round(&views, &[Held::default()]);
+        assert!(decided.placed.is_empty());
+    }
+    // A look at all 100,000 a thousand times would take minutes in a debug build.
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_waits_is_taken_out_and_its_reason_goes_with_the_last_of_its_kind() {
+    let mut queue = Queue::default();
+    let (one, other) = (Arc::new(command(5)), Arc::new(command(6)));
+    for id in [1, 2] {
+        queue.insert(TaskId::from_u64(id), &one);
+    }
+    queue.insert(TaskId::from_u64(3), &other);
+    let nodes = [Node::new("a", 4)];
+    let views: Vec<_> = nodes.iter().map(Node::view).collect();
+    assert_eq!(queue.round(&views, &[Held::default()]).reasons.len(), 2);
+    assert_eq!(queue.round(&views, &[Held::default()]).reasons, [], "nothing new");
+    assert_eq!(queue.reason(&one).map(|reason| &**reason), Some("node 'a' has 4 cores (5 asked for)"));
+    assert_eq!(queue.remove(TaskId::from_u64(1), &one), None);
+    assert_eq!(queue.remove(TaskId::from_u64(2), &one), Some(Demand::of(&one)));
+    assert_eq!(queue.reason(&one), None);
+    assert!(!queue.is_empty());
 }

@@ -84,9 +84,10 @@ impl Core {
             self.names.insert(name.clone(), id);
         }
         self.pending.insert(id);
+        self.queue.insert(id, &task.spec);
         self.turn.tasks.insert(id);
         self.turn.schedule = true;
-        self.tasks.insert(id, Arc::new(LiveTask { task, waiting: None }));
+        self.tasks.insert(id, Arc::new(LiveTask { task }));
         self.watch_patience(id, now);
         Ok(())
     }
@@ -99,8 +100,11 @@ impl Core {
         let freed = before.standing.state.holds_resources() && !after.standing.state.holds_resources();
         if pending {
             self.pending.insert(id);
-        } else {
-            self.pending.remove(&id);
+            self.queue.insert(id, &after.spec);
+        } else if self.pending.remove(&id)
+            && let Some(demand) = self.queue.remove(id, &after.spec)
+        {
+            self.turn.reasons.push((demand, None));
         }
         let (old_node, new_node) = (node_of(before), node_of(&after).filter(|_| !after.standing.state.is_settled()));
         let list_changed = old_node != new_node
@@ -125,13 +129,13 @@ impl Core {
         if settled {
             self.tasks.remove(&id);
         } else {
-            self.tasks.insert(id, Arc::new(LiveTask { task: after, waiting: None }));
+            self.tasks.insert(id, Arc::new(LiveTask { task: after }));
         }
         if list_changed {
             self.turn.nodes.extend(nodes.iter().cloned());
         }
         if placed_anew {
-            nodes.iter().for_each(|name| self.derive_held(name));
+            self.dirty.extend(nodes);
         }
         self.turn.schedule |= freed || pending;
     }

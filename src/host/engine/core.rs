@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::domain::ids::{IdSequence, NodeName, TaskId, TaskName};
 use crate::domain::node::Conditions;
 use crate::domain::placement::{Held, NodeView, Readiness};
+use crate::domain::queue::{Demand, Queue};
 use crate::domain::spec::TaskKind;
 use crate::domain::state::State;
 use crate::store::{NodeRecord, Store, StoreFault};
@@ -45,6 +46,10 @@ pub(super) struct Core {
     pub(super) tasks: BTreeMap<TaskId, Arc<LiveTask>>,
     /// Those of them that wait, in the order of submission.
     pub(super) pending: BTreeSet<TaskId>,
+    /// The same, by what they ask for.
+    pub(super) queue: Queue,
+    /// Nodes of which it has to be derived anew what is held.
+    pub(super) dirty: BTreeSet<NodeName>,
     /// When waiting tasks give up.
     pub(super) give_up: BTreeSet<(Instant, TaskId)>,
     pub(super) names: HashMap<TaskName, TaskId>,
@@ -65,6 +70,8 @@ pub(super) struct Turn {
     pub(super) schedule: bool,
     pub(super) last_event: Option<u64>,
     pub(super) submissions: Vec<Unanswered>,
+    /// What tasks wait for, as far as that is new; None: nobody asks for that any more.
+    pub(super) reasons: Vec<(Demand, Option<Arc<str>>)>,
     /// Sent after the commit.
     pub(super) answers: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -157,6 +164,8 @@ impl Core {
             view: view.clone(),
             tasks: BTreeMap::new(),
             pending: BTreeSet::new(),
+            queue: Queue::default(),
+            dirty: BTreeSet::new(),
             give_up: BTreeSet::new(),
             names: HashMap::new(),
             nodes: BTreeMap::new(),
@@ -200,9 +209,11 @@ impl Core {
         }
         if self.turn.schedule && (!paused || !self.turn.submissions.is_empty()) {
             self.turn.schedule = false;
+            self.derive_dirty();
             self.schedule(now)?;
         }
         self.answer_submissions(now)?;
+        self.derive_dirty();
         self.store.commit()
     }
 
@@ -269,6 +280,8 @@ impl Core {
         let mut before = std::mem::take(&mut self.nodes);
         self.tasks.clear();
         self.pending.clear();
+        self.queue = Queue::default();
+        self.dirty.clear();
         self.give_up.clear();
         self.names.clear();
         for record in self.store.nodes()? {
@@ -295,8 +308,9 @@ impl Core {
             }
             if task.standing.state == State::Pending {
                 self.pending.insert(id);
+                self.queue.insert(id, &task.spec);
             }
-            self.tasks.insert(id, Arc::new(LiveTask { task, waiting: None }));
+            self.tasks.insert(id, Arc::new(LiveTask { task }));
             self.watch_patience(id, now);
         }
         let names: Vec<NodeName> = self.nodes.keys().cloned().collect();
@@ -305,8 +319,15 @@ impl Core {
         Ok(())
     }
 
+    /// Once for all tasks that came to a node or left it.
+    pub(super) fn derive_dirty(&mut self) {
+        for name in std::mem::take(&mut self.dirty) {
+            self.derive_held(&name);
+        }
+    }
+
     /// What a node's tasks hold, from the tasks themselves.
-    pub(super) fn derive_held(&mut self, name: &NodeName) {
+    fn derive_held(&mut self, name: &NodeName) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let (mut held, mut vps_held) = (Held::default(), Held::default());
         for live in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
@@ -322,8 +343,9 @@ impl Core {
 
     /// Shows readers what this turn changed, and wakes who waits for it.
     fn publish(&mut self, afresh: bool) {
+        let reasons = std::mem::take(&mut self.turn.reasons);
         let entry = |name: &NodeName| self.nodes.get(name).map(|node| Arc::new(self.entry(node)));
-        let mut changes = Changes::default();
+        let mut changes = Changes { reasons, ..Changes::default() };
         if afresh {
             changes.tasks = self.tasks.iter().map(|(id, live)| (*id, Some(live.clone()))).collect();
             changes.nodes = self.nodes.keys().map(|name| (name.clone(), entry(name))).collect();

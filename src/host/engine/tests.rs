@@ -296,7 +296,7 @@ fn what_does_not_fit_now_waits_with_a_reason_and_is_placed_when_room_is_freed() 
     let first = bench.submit(command(4)).expect("accepted");
     let second = bench.submit(command(3)).expect("accepted");
     assert_eq!((bench.state(first), bench.state(second)), (State::Assigning, State::Pending));
-    let waiting = bench.view.task(second).expect("live").waiting.clone().expect("a reason");
+    let waiting = bench.view.waiting(&bench.view.task(second).expect("live").task).expect("a reason");
     assert!(waiting.contains("n1"), "{waiting}");
     assert_eq!(bench.control(second, Control::Pause).expect_err("waiting").status, 400);
     bench.kill(first).expect("kill");

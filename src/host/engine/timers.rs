@@ -84,7 +84,7 @@ impl Core {
             }
             self.give_up.pop_first();
             let Some(live) = self.tasks.get(&id).filter(|_| self.pending.contains(&id)) else { continue };
-            let why = live.waiting.as_deref().unwrap_or("no node had room");
+            let why = self.queue.reason(&live.task.spec).map_or("no node had room", |why| why);
             let reason = format!("waited longer than it was to (max_wait): {why}");
             // Refused only where it is no longer waiting.
             let _ = self.apply(id, &Event::GivenUp { reason }, Facts::default(), "waited too long", now)?;

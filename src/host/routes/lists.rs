@@ -36,7 +36,7 @@ impl Api {
     /// `GET /vps/status`, encoded once for each change of a VPS.
     pub(super) fn vps_status(&self, head: &Head) -> Result<Reply, ActFault> {
         if head.query.is_empty() {
-            let body = self.engine.view.vps_json(|tasks| json::encode(&render::active_vps(tasks)));
+            let body = self.engine.view.vps_json(|tasks| json::encode(&render::active_vps(tasks, &self.engine.view)));
             return Ok(Reply::Full { status: 200, content_type: "application/json", body });
         }
         let filter = filter(head)?;
@@ -48,14 +48,14 @@ impl Api {
                 && filter.node.as_ref().is_none_or(|name| node == Some(name))
                 && filter.before.is_none_or(|before| task.id < before)
         });
-        let mut rows = render::active_vps(&wanted.cloned().collect::<Vec<_>>());
+        let mut rows = render::active_vps(&wanted.cloned().collect::<Vec<_>>(), &self.engine.view);
         rows.truncate(filter.limit as usize);
         Ok(answer(200, &rows))
     }
 
     fn list(&self, kind: &str, head: &Head) -> Result<Vec<Listed>, ActFault> {
         let tasks = self.readers.list(kind, &filter(head)?).map_err(unreadable)?;
-        let waiting = |task: &Task| self.engine.view.task(task.id).and_then(|live| live.waiting.clone());
+        let waiting = |task: &Task| self.engine.view.waiting(task);
         Ok(tasks
             .into_iter()
             .map(|task| {

@@ -112,8 +112,9 @@ impl Proxy {
             unit: None,
         };
         let changes = Changes {
-            tasks: vec![(id, Some(Arc::new(LiveTask { task, waiting: None })))],
+            tasks: vec![(id, Some(Arc::new(LiveTask { task })))],
             nodes: vec![(name, Some(Arc::new(node)))],
+            reasons: Vec::new(),
         };
         self.view.publish(changes, false);
     }
