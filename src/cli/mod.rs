@@ -14,11 +14,13 @@ mod command;
 mod host_api;
 mod init;
 mod kill;
+mod run;
 mod ssh;
 mod table;
 mod task;
 mod task_ref;
 mod vps;
+mod words;
 
 use fault::Fault;
 use role::{Invocation, Role};
@@ -33,6 +35,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Fault> {
         Role::Task => task::run(invocation),
         Role::Client => client::run(invocation),
         Role::Ssh => ssh::run(invocation),
+        Role::Run => run::run(invocation),
         Role::Init => init::run(invocation),
         role => Err(not_here(&format!("hakuriver {}", role.word()))),
     }

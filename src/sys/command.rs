@@ -3,6 +3,7 @@
 //! A program runs in a process group of its own, with an empty signal mask, default SIGPIPE, and no descriptor of ours but
 //! its three streams. One poll(2) loop serves its streams, its end, its deadline and our [`Stop`].
 
+pub mod crew;
 mod drive;
 
 use std::fmt;
@@ -352,6 +353,9 @@ fn after_colon(f: &mut fmt::Formatter<'_>, stderr: &str) -> fmt::Result {
 
 pub(super) fn cannot_start(argv: &[String], fault: &io::Error) -> CommandFault {
     let reason = match fault.kind() {
+        io::ErrorKind::NotFound if argv.first().is_some_and(|program| program.contains('/')) => {
+            "there is no such file, or what it is a script for".to_owned()
+        }
         io::ErrorKind::NotFound => "there is no such program on the PATH".to_owned(),
         _ => fault.to_string(),
     };

@@ -1,5 +1,6 @@
 //! Who a process and a machine are.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -168,6 +169,29 @@ pub fn of_task(main: u32, mark: &str) -> io::Result<Vec<u32>> {
         }
     }
     Ok(pids)
+}
+
+/// All living processes that these have started, and those that they have started, without themselves. (Whose parent has ended is
+/// nobody's descendant any more.)
+pub fn descendants(pids: &[u32]) -> Vec<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // `pid (name) state parent …`, where the name may hold anything.
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        if let Some(parent) = parent {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut left = pids.to_vec();
+    while let Some(parent) = left.pop() {
+        let below = children.remove(&parent).unwrap_or_default();
+        found.extend(&below);
+        left.extend(below);
+    }
+    found
 }
 
 /// Neither gone nor a zombie.

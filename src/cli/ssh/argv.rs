@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::words::shell_word;
 use crate::domain::ids::TaskId;
 
 /// Whom ssh talks to, and how it knows that it is the right one.
@@ -115,15 +116,6 @@ fn quoted(path: &str) -> String {
 /// before.
 pub(super) fn shell_line(words: &[String]) -> String {
     words.iter().map(|word| shell_word(word).replace('%', "%%")).collect::<Vec<_>>().join(" ")
-}
-
-/// One word: plain if no shell sees anything in it, else in single quotes.
-fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | ':' | '@' | '+' | ',');
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

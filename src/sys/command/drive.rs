@@ -20,7 +20,7 @@ const AFTER_END: Duration = Duration::from_millis(200);
 /// How long a killed program may take to die before it is left to itself (it may hang in the kernel, on a dead disk).
 const AFTER_KILL: Duration = Duration::from_secs(2);
 /// How often to look for the end where the kernel has no pidfd (before 5.3).
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// What the program reads.
 pub(super) enum Feed<'a> {
@@ -239,7 +239,7 @@ fn pid(child: &Child) -> libc::pid_t {
 }
 
 /// None where the kernel has none (before 5.3), or a filter forbids it.
-fn open_pidfd(child: &Child) -> Option<OwnedFd> {
+pub(super) fn open_pidfd(child: &Child) -> Option<OwnedFd> {
     // SAFETY: no pointers; the child is ours and not yet waited for, so the number means it.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid(child), 0) };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
