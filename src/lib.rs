@@ -15,6 +15,7 @@ pub mod store;
 pub mod sys;
 mod up;
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -25,28 +26,25 @@ use cli::role::{self, Invocation, Role, Wanted};
 use cli::server_args::{HostArgs, RunnerArgs, SuperviseArgs, UpArgs};
 use config::auth::Bearer;
 use config::{Config, Loaded, address};
+use domain::raw_text;
 use sys::shutdown::{self, Stop};
 
 /// The program: finds out which role is wanted, and is it.
 pub fn main() -> ExitCode {
     sys::at_start();
-    let mut words = Vec::new();
-    for word in std::env::args_os() {
-        match word.into_string() {
-            Ok(word) => words.push(word),
-            Err(word) => {
-                return Fault::Usage(format!("an argument is not valid UTF-8: {}", word.to_string_lossy()))
-                    .report()
-                    .into();
-            }
-        }
-    }
+    // The one place where a command line's bytes become text.
+    let words: Vec<String> = std::env::args_os().map(|word| raw_text::encode(word.as_bytes()).into_owned()).collect();
     let (program, args) = words.split_first().map_or(("hakuriver", &[][..]), |(program, args)| (program, args));
     match role::wanted(program, args) {
         Wanted::Help => output::print(&role::help()),
         Wanted::Version => output::line(concat!("hakuriver ", env!("CARGO_PKG_VERSION"))),
         Wanted::Usage(text) => return Fault::Usage(text).report().into(),
-        Wanted::Role(invocation) => return be(&invocation).into(),
+        Wanted::Role(invocation) => {
+            return match role::check_text(&invocation, args) {
+                Ok(()) => be(&invocation).into(),
+                Err(fault) => fault.report().into(),
+            };
+        }
     }
     DONE.into()
 }

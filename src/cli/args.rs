@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs, Optionality};
 
 use super::fault::{DONE, Fault};
-use super::role::Invocation;
+use super::role::{Invocation, not_text};
+use crate::domain::raw_text;
 
 /// The end of the program instead of a parsed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,13 @@ fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String]) -> Result
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let usage = |text: String| Exit::Usage(format!("{text}; see '{} --help'", walked.command.join(" ")));
+        let is_greedy = level.positionals.last().is_some_and(|last| last.optionality == Optionality::Greedy)
+            && positional + 1 >= level.positionals.len();
+        // Only a program's own words may be other bytes than text, and what stands in its environment.
+        let as_text = |word: &str| if raw_text::is_raw(word) { Err(usage(not_text(word))) } else { Ok(()) };
+        if !(arg == "--" || is_greedy && !arg.starts_with('-') || arg.starts_with("--env=")) {
+            as_text(arg)?;
+        }
         if arg == "--" {
             walked.args.push(arg.clone());
             walked.args.extend(rest.by_ref().cloned());
@@ -84,6 +92,7 @@ fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String]) -> Result
             if name == "--config" {
                 let value = value.or_else(|| rest.next().cloned()).filter(|value| !value.is_empty());
                 let value = value.ok_or_else(|| usage("option '--config' needs a path".into()))?;
+                as_text(&value)?;
                 if walked.config.replace(value.into()).is_some() {
                     return Err(usage("option '--config' is given twice".into()));
                 }
@@ -104,7 +113,13 @@ fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String]) -> Result
                 (FlagInfoKind::Switch, Some(_)) => return Err(usage(format!("option '{name}' takes no value"))),
                 (FlagInfoKind::Option { .. }, Some(value)) => walked.args.push(value),
                 // Whatever it looks like, it is the option's value.
-                (FlagInfoKind::Option { .. }, None) => walked.args.extend(rest.next().cloned()),
+                (FlagInfoKind::Option { .. }, None) => {
+                    let value = rest.next();
+                    if name != "--env" {
+                        value.map_or(Ok(()), |value| as_text(value))?;
+                    }
+                    walked.args.extend(value.cloned());
+                }
             }
         } else if !level.commands.is_empty() {
             let Some(sub) = level.commands.iter().find(|sub| sub.name == arg) else {
@@ -116,10 +131,7 @@ fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String]) -> Result
             level = &sub.command;
         } else {
             walked.args.push(arg.clone());
-            let last = level.positionals.last();
-            if last.is_some_and(|last| last.optionality == Optionality::Greedy)
-                && positional + 1 >= level.positionals.len()
-            {
+            if is_greedy {
                 walked.args.extend(rest.by_ref().cloned());
             }
             positional += 1;

@@ -40,6 +40,9 @@ struct Pass {
     /// really
     #[argh(switch)]
     really: bool,
+    /// a variable
+    #[argh(option)]
+    env: Vec<String>,
     /// the rest
     #[argh(positional, greedy, arg_name = "REST")]
     rest: Vec<String>,
@@ -55,7 +58,7 @@ fn add(text: Option<&str>, number: Option<u32>, really: bool, what: &str) -> Ver
 }
 
 fn pass(really: bool, rest: &str) -> Verb {
-    Verb::Pass(Pass { really, rest: rest.split_whitespace().map(str::to_owned).collect() })
+    Verb::Pass(Pass { really, env: Vec::new(), rest: rest.split_whitespace().map(str::to_owned).collect() })
 }
 
 #[test]
@@ -75,6 +78,8 @@ fn lines_that_are_taken() {
         ("pass --really a --config c --help", pass(true, "a --config c --help"), None),
         ("pass --config=c a -- -v --x=y", pass(false, "a -- -v --x=y"), Some("c")),
         ("pass a=b", pass(false, "a=b"), None),
+        ("pass -- a --help -- -h", pass(false, "a --help -- -h"), None),
+        ("pass --really -- --help", pass(true, "--help"), None),
         ("pass", pass(false, ""), None),
     ] {
         assert_eq!(read(line), Ok((Role { verb }, config.map(PathBuf::from))), "{line}");
@@ -111,6 +116,33 @@ fn lines_that_are_refused_with_what_would_be_right() {
         ("--config a add a --config b", "option '--config' is given twice; see 'hakuriver x add --help'"),
     ] {
         assert_eq!(read(line), Err(Exit::Usage(expected.to_owned())), "{line}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_for_the_rest_of_a_line_and_for_environments() {
+    let raw = raw_text::encode(b"\xff").into_owned();
+    for (line, is_taken) in [
+        ("pass RAW", true),
+        ("pass a RAW --config RAW", true),
+        ("pass -- RAW", true),
+        ("pass --env RAW a", true),
+        ("pass --env=RAW a", true),
+        ("pass --config RAW a", false),
+        ("pass --config=RAW a", false),
+        ("pass --RAW a", false),
+        ("RAW a", false),
+        ("add RAW", false),
+        ("add --text RAW a", false),
+        ("add --text=RAW a", false),
+    ] {
+        match read(&line.replace("RAW", &raw)) {
+            Ok(_) => assert!(is_taken, "{line}"),
+            Err(Exit::Usage(text)) => {
+                assert!(!is_taken && text.contains("is not valid UTF-8: "), "{line}: {text}");
+            }
+            Err(Exit::Help(_)) => panic!("{line} is no help"),
+        }
     }
 }
 

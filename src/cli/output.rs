@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
+use crate::domain::raw_text;
+
 /// Why something that was printed did not arrive.
 static LOST: OnceLock<String> = OnceLock::new();
 
@@ -44,11 +46,13 @@ pub fn error_line(text: &str) {
     let _gone = out.write_all(format!("{}\n", printable(text)).as_bytes());
 }
 
-/// `text` with all control characters but the line's end escaped.
+/// `text` with all control characters but the line's end escaped, and bytes that are not UTF-8 shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' {
+        if let Some(byte) = raw_text::byte_of(c) {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        } else if c.is_control() && c != '\n' {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
@@ -110,5 +114,6 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\nc\\u{9b}d");
+        assert_eq!(printable(&raw_text::encode(b"a\xff\x9b")), "a\\xff\\x9b");
     }
 }

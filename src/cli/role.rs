@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::fault::Fault;
+use crate::domain::raw_text;
+
 /// A part of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -22,24 +25,21 @@ pub enum Role {
 
 impl Role {
     /// All that users see, in the order of the help.
-    pub const SHOWN: [(Self, &'static str, &'static str); 7] = [
+    pub const SHOWN: [(Self, &'static str, &'static str); 9] = [
         (Self::Up, "up", "Host and Runner in one process on this machine: the way to begin"),
         (Self::Vps, "vps", "submit and manage VPS tasks"),
+        (Self::Task, "task", "submit and manage command tasks, read their output"),
         (Self::Ssh, "ssh", "a shell in a VPS, through the Host"),
         (Self::Client, "client", "nodes, their health, and any task by its id"),
+        (Self::Run, "run", "run a program here, once for every combination of its arguments"),
         (Self::Host, "host", "the coordinator: API, database, scheduler, SSH proxy"),
         (Self::Runner, "runner", "the agent on a node"),
         (Self::Init, "init", "write a configuration, make the links"),
     ];
 
     /// Known, and not shown: for our own use, or not part of this version.
-    const HIDDEN: [(Self, &'static str); 5] = [
-        (Self::Task, "task"),
-        (Self::Docker, "docker"),
-        (Self::DockerShell, "docker-shell"),
-        (Self::Run, "run"),
-        (Self::Supervise, "supervise"),
-    ];
+    const HIDDEN: [(Self, &'static str); 3] =
+        [(Self::Docker, "docker"), (Self::DockerShell, "docker-shell"), (Self::Supervise, "supervise")];
 
     fn words() -> impl Iterator<Item = (Self, &'static str)> {
         Self::SHOWN.into_iter().map(|(role, word, _)| (role, word)).chain(Self::HIDDEN)
@@ -123,6 +123,27 @@ pub fn wanted(program: &str, args: &[String]) -> Wanted {
     Wanted::Usage(format!("a command is missing ({}); see 'hakuriver --help'", words()))
 }
 
+/// Refuses bytes that are not UTF-8 wherever they are not a program's own arguments. (What of a task's or a run's line may hold
+/// them, [`super::args`] knows.)
+///
+/// # Errors
+/// The first such argument of `args`, the whole line after the program's name.
+pub fn check_text(invocation: &Invocation, args: &[String]) -> Result<(), Fault> {
+    let is_ours = match invocation.role {
+        Role::Task | Role::Run => args.len() - invocation.args.len(),
+        _ => args.len(),
+    };
+    match args[..is_ours].iter().find(|word| raw_text::is_raw(word)) {
+        Some(word) => Err(Fault::Usage(not_text(word))),
+        None => Ok(()),
+    }
+}
+
+/// The fault of such an argument.
+pub(super) fn not_text(word: &str) -> String {
+    format!("an argument is not valid UTF-8: {word}")
+}
+
 fn role(word: &str, config: Option<PathBuf>, args: Vec<String>) -> Wanted {
     let Some(role) = Role::from_word(word) else {
         return Wanted::Usage(format!("unknown command '{word}' (known: {}); see 'hakuriver --help'", words()));
@@ -156,7 +177,8 @@ pub fn help() -> String {
          Examples:\n  \
          hakuriver up\n  \
          hakuriver vps submit --cores 4 --memory 8G\n  \
-         hakuriver ssh TASK_ID\n\n\
+         hakuriver ssh TASK_ID\n  \
+         hakuriver task submit --cores 4 --wait -- make -j4\n\n\
          Exit status: 0 done; 1 the Host or the task said no; 2 the command line or the configuration is wrong;\n\
          3 the Host cannot be reached.\n",
     );
@@ -210,10 +232,28 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_are_for_commands_alone() {
+        let raw = raw_text::encode(b"\xff").into_owned();
+        for (program, line, expected) in [
+            ("hakuriver", &["task", "submit", "--", &raw][..], true),
+            ("hakuriver", &["run", &raw], true),
+            ("hakurun", &[&raw], true),
+            ("hakuriver.task", &["submit", &raw], true),
+            ("hakuriver", &["--config", &raw, "task", "submit"], false),
+            ("hakuriver", &["ssh", "7", "--", &raw], false),
+            ("hakuriver.vps", &["submit", "--env", &raw], false),
+        ] {
+            let args: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+            let Wanted::Role(invocation) = wanted(program, &args) else { panic!("{line:?} is a role") };
+            assert_eq!(check_text(&invocation, &args).is_ok(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_answered_with_what_is() {
         for (line, expected) in [
-            ("", "a command is missing (up, vps, ssh, "),
-            ("vsp submit", "unknown command 'vsp' (known: up, vps, ssh, "),
+            ("", "a command is missing (up, vps, task, ssh, "),
+            ("vsp submit", "unknown command 'vsp' (known: up, vps, task, ssh, "),
             ("--verbose", "unknown option '--verbose' (known: --config, --help, --version)"),
             ("--config", "option '--config' needs a path"),
             ("--config= vps", "option '--config' needs a path"),

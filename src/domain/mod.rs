@@ -13,6 +13,7 @@ pub mod queue;
 pub mod raw_text;
 pub mod reconcile;
 pub mod size;
+pub mod span;
 pub mod spec;
 pub mod ssh_key;
 pub mod state;

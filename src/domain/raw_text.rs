@@ -53,7 +53,8 @@ fn mark(byte: u8) -> char {
     char::from_u32(FIRST + u32::from(byte)).expect("U+10FF00 to U+10FFFF are characters")
 }
 
-fn byte_of(char: char) -> Option<u8> {
+/// The byte that a character of [`encode`]'s range stands for.
+pub fn byte_of(char: char) -> Option<u8> {
     u32::from(char).checked_sub(FIRST).and_then(|byte| u8::try_from(byte).ok())
 }
 

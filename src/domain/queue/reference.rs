@@ -149,7 +149,13 @@ impl<'a, 'n> Round<'a, 'n> {
         if let Some(class) = self.classes.get(&request) {
             return self.wait(task, *class);
         }
-        match find(task.spec, self.nodes, 0..self.nodes.len(), |node| self.ask(task.spec, node), |node| &self.held[node]) {
+        match find(
+            task.spec,
+            self.nodes,
+            0..self.nodes.len(),
+            |node| self.ask(task.spec, node),
+            |node| &self.held[node],
+        ) {
             Ok((node, placement)) => {
                 self.take(node, task.spec, &placement);
                 Answer::Ready(Turn::Placed(placement))

@@ -233,7 +233,15 @@ struct Cluster {
 
 impl Cluster {
     fn new(nodes: Vec<Node>) -> Self {
-        Self { nodes, queue: Queue::default(), waiting: Vec::new(), placed: Vec::new(), now: 0, next_id: 1, longest_wait: 0 }
+        Self {
+            nodes,
+            queue: Queue::default(),
+            waiting: Vec::new(),
+            placed: Vec::new(),
+            now: 0,
+            next_id: 1,
+            longest_wait: 0,
+        }
     }
 
     fn submit(&mut self, spec: TaskSpec) {
@@ -472,10 +480,10 @@ fn news_are_told_once() {
     queue.round(&[full.view()], &[&Held::default()]);
     let news = queue.take_news();
     let reason = "node 'a' has 0 of 4 cores free (4 asked for)";
-    assert_eq!(news.iter().map(|news| (news.vps, news.reason.as_deref())).collect::<Vec<_>>(), [
-        (false, Some(reason)),
-        (true, Some(reason))
-    ]);
+    assert_eq!(
+        news.iter().map(|news| (news.vps, news.reason.as_deref())).collect::<Vec<_>>(),
+        [(false, Some(reason)), (true, Some(reason))]
+    );
     queue.round(&[full.view()], &[&Held::default()]);
     assert_eq!(queue.take_news(), [], "nothing is new");
     queue.round(&[free.view()], &[&Held::default()]);

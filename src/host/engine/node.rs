@@ -36,7 +36,7 @@ pub(super) struct Node {
     pub(super) tasks: BTreeSet<TaskId>,
     /// Those of them that hold more than a place among the tasks without cores: never many, as each holds some of the
     /// node's cores, memory or GPUs.
-    holders: BTreeSet<TaskId>,
+    pub(super) holders: BTreeSet<TaskId>,
     /// Derived from them.
     pub(super) held: Held,
     /// The part of it that VPS tasks hold (without counting those that hold nothing).
