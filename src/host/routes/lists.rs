@@ -36,30 +36,31 @@ impl Api {
     /// `GET /vps/status`, encoded once for each change of a VPS.
     pub(super) fn vps_status(&self, head: &Head) -> Result<Reply, ActFault> {
         if head.query.is_empty() {
-            let body = self.engine.view.vps_json(|tasks| json::encode(&render::active_vps(tasks, &self.engine.view)));
+            let body = self.engine.view.vps_json(|tasks| json::encode(&render::active_vps(tasks)));
             return Ok(Reply::Full { status: 200, content_type: "application/json", body });
         }
         let filter = filter(head)?;
         let rows = self.engine.view.vps();
-        let wanted = rows.iter().filter(|live| {
+        let wanted = rows.iter().filter(|(live, _)| {
             let task = &live.task;
             let node = task.placement.as_ref().map(|placement| &placement.node);
             filter.state.is_none_or(|state| task.standing.state == state)
                 && filter.node.as_ref().is_none_or(|name| node == Some(name))
                 && filter.before.is_none_or(|before| task.id < before)
         });
-        let mut rows = render::active_vps(&wanted.cloned().collect::<Vec<_>>(), &self.engine.view);
+        let mut rows = render::active_vps(&wanted.cloned().collect::<Vec<_>>());
         rows.truncate(filter.limit as usize);
         Ok(answer(200, &rows))
     }
 
     fn list(&self, kind: &str, head: &Head) -> Result<Vec<Listed>, ActFault> {
         let tasks = self.readers.list(kind, &filter(head)?).map_err(unreadable)?;
-        let waiting = |task: &Task| self.engine.view.waiting(task);
+        let waiting = |task: &&Task| task.standing.state == State::Pending;
+        let mut reasons = self.engine.view.reasons(tasks.iter().filter(waiting).map(|task| task.id)).into_iter();
         Ok(tasks
             .into_iter()
             .map(|task| {
-                let why = if task.standing.state == State::Pending { waiting(&task) } else { None };
+                let why = if waiting(&&task) { reasons.next().flatten() } else { None };
                 (task, why)
             })
             .collect())
