@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly ours='hrt-[0-9]+-[0-9]+'
+readonly ours='hrt-[0-9]+-[0-9a-z]+'
 
 # Hosts, Runners and supervisors, by their directory or node in the command line; tasks, by where their output goes.
 for process in /proc/[0-9]*; do

@@ -287,10 +287,8 @@ fn it_outlives_runners_and_a_removed_state_directory() {
     assert_eq!((line.states[&2].phase.as_str(), line.states[&2].pid), ("running", Some(pid)));
     // The journal is there again: one that is killed now is followed by one that knows of both.
     kill(Pid::from_raw(line.pid()), Signal::SIGKILL).unwrap();
-    let end = loop {
-        line.until("the next one's word", |states, _| states.get(&2).is_some_and(|state| state.end.is_some()));
-        break line.states[&2].end.clone().unwrap();
-    };
+    line.until("the next one's word", |states, _| states.get(&2).is_some_and(|state| state.end.is_some()));
+    let end = line.states[&2].end.clone().unwrap();
     assert!(end.fault.is_some_and(|fault| fault.contains("supervisor")), "its result is not known");
     assert_eq!(line.states[&1].end.as_ref().and_then(|end| end.code), Some(5), "this one's is");
     assert!(!is_alive(pid), "nothing runs of which nobody knows");

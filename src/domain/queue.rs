@@ -5,279 +5,312 @@
 //! [`PASSED_LIMIT`] of them the large one *reserves* a node: what it asks for is kept from everyone younger there, so
 //! what its running tasks free adds up until it fits. A node is only worth this where command tasks alone stand in the
 //! way, for they end: what VPS tasks hold counts as never freed.
+//!
+//! Tasks that ask for the same stand in one *class*, in the order of their ids. Within a round room only shrinks, so
+//! when the first of a class does not fit, no other of it does: a round costs a look at the nodes for each class and for
+//! each task that is placed, however many wait. `reference` (for the tests) says the same in the plainest way, task by
+//! task.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use super::ids::{GpuId, TaskId};
-use super::placement::{
-    Held, NodeView, Nowhere, Obstacle, Placement, find, fit, gpus_to_keep, may_go_to, shortfall, waiting_for,
-};
+use super::ids::TaskId;
+use super::placement::{Held, NodeView, Nowhere, Placement};
 use super::spec::{Container, GpuRequest, TaskKind, TaskSpec};
 use super::target::Target;
 
-/// One waiting task, oldest first in the list given to [`schedule`].
-#[derive(Clone, Debug)]
-pub struct Waiting<'a> {
-    pub id: TaskId,
-    pub spec: &'a TaskSpec,
-    /// How many younger tasks were placed, since it waits, on a node where only command tasks stand in its way.
-    pub passed: u32,
-}
+mod round;
 
-/// What became of one waiting task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Turn {
-    Placed(Placement),
-    /// Still waiting, `passed` so often by now (to be kept, and given back with the next call; to lose it costs a task
-    /// no more than to be passed again).
-    Waits {
-        /// What it waits for, for the user. Shared by all tasks that ask for the same.
-        reason: Arc<str>,
-        passed: u32,
-    },
-    /// The node that it names is no longer registered: a person has had it forgotten.
-    Refused(String),
-}
+use round::Round;
 
 /// After this many younger tasks have passed it, a waiting task reserves its node.
 pub const PASSED_LIMIT: u32 = 100;
 
-/// Places what can be placed, oldest first, and answers for every waiting task, in the order given.
-///
-/// `nodes` is what is held before; `vps_held` has one entry a node, in the same order: the part of `held` that VPS tasks
-/// hold.
-///
-/// These tasks were accepted, so their `patience` plays no part here: one that does not fit waits, also when its node is
-/// offline, draining or has become too small. A new task is first asked of [`super::placement::place`], whose refusal is
-/// its answer; otherwise it is scheduled with all others, as the youngest, and with `immediate` it is refused if its
-/// turn is [`Turn::Waits`]. (To start it where `place` says would pass those for whom a node is kept.)
-///
-/// Costs a look at every node for each *different* request that does not fit and for each task that does.
-pub fn schedule(waiting: &[Waiting<'_>], nodes: &[NodeView<'_>], vps_held: &[Held]) -> Vec<(TaskId, Turn)> {
-    debug_assert_eq!(nodes.len(), vps_held.len(), "one entry of VPS holdings a node");
-    if waiting.is_empty() {
-        return Vec::new();
-    }
-    let mut round = Round::new(nodes, vps_held);
-    let answers: Vec<Answer> = waiting.iter().map(|task| round.turn(task)).collect();
-    let turns = answers.into_iter().map(|answer| match answer {
-        Answer::Ready(turn) => turn,
-        Answer::Blocked { class, passed_before } => {
-            let class = &round.blocked[class];
-            Turn::Waits { reason: class.reason.clone(), passed: class.passed_after(passed_before) }
-        }
-    });
-    waiting.iter().map(|task| task.id).zip(turns).collect()
+/// All tasks that wait.
+#[derive(Debug, Default)]
+pub struct Queue {
+    classes: BTreeMap<ClassId, Class>,
+    by_request: HashMap<Request, ClassId>,
+    /// Every task that waits, and where.
+    waiting: BTreeMap<TaskId, ClassId>,
+    /// The class that took the last task: the next one of a batch asks for the same.
+    last: Option<ClassId>,
+    next_class: u64,
+    /// Classes whose reason is another one since [`Queue::take_news`] was last called, or which are empty.
+    news: BTreeSet<ClassId>,
 }
 
-/// What decides whether a task fits. Two tasks alike in this have the same fate: within a round room only shrinks, so
-/// what did not fit for the older one is not asked again for the younger.
-#[derive(PartialEq, Eq, Hash)]
-struct Request<'a> {
+/// Stands for all tasks that wait for the same; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClassId(u64);
+
+/// What became of a task that waits no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Placed(Placement),
+    /// The node that it names is no longer registered: a person has had it forgotten.
+    Refused(String),
+}
+
+/// A class of which there is something new to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    pub class: ClassId,
+    /// They are VPS tasks.
+    pub vps: bool,
+    /// What its tasks wait for, for the user; None: none waits any more.
+    pub reason: Option<Arc<str>>,
+}
+
+/// What decides whether a task fits. Two tasks alike in this have the same fate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Request {
     cores: u32,
     memory: u64,
-    gpus: &'a GpuRequest,
-    target: Option<&'a Target>,
+    gpus: GpuRequest,
+    target: Option<Target>,
     contained: bool,
+    vps: bool,
 }
 
-impl<'a> Request<'a> {
-    fn of(spec: &'a TaskSpec) -> Self {
+/// The tasks of one request.
+#[derive(Debug)]
+struct Class {
+    /// Of one of them: alike in all that matters here.
+    spec: Arc<TaskSpec>,
+    members: BTreeSet<TaskId>,
+    /// The youngest tasks that were placed where only command tasks stand in the way of these, while these waited; no
+    /// more than [`PASSED_LIMIT`] of them. A member was passed by those among them that are younger than itself, and
+    /// beyond the limit nobody asks how often. (One that comes back from a node that never started it may count some
+    /// who passed it while it was away, or begin anew where its class had become empty.)
+    passed_by: BTreeSet<TaskId>,
+    reason: Option<Arc<str>>,
+}
+
+impl Request {
+    fn of(spec: &TaskSpec) -> Self {
         Self {
             cores: spec.cores,
-            memory: spec.memory.map_or(0, |memory| memory.0),
-            gpus: &spec.gpus,
-            target: spec.target.as_ref(),
-            contained: match spec.container {
-                Container::Environment { .. } => true,
-                Container::Null => false,
-            },
+            memory: memory(spec),
+            gpus: spec.gpus.clone(),
+            target: spec.target.clone(),
+            contained: is_contained(spec),
+            vps: is_vps(spec),
         }
     }
 }
 
-/// The tasks of one request that does not fit now.
-struct Blocked<'a> {
-    spec: &'a TaskSpec,
-    reason: Arc<str>,
-    /// Younger tasks placed in this round, since the first of these was asked, where these could have been.
-    passed: u32,
-    /// Those who have reserved nothing yet, oldest first, with their passes before this round (less what `passed` was
-    /// when they were asked).
-    members: VecDeque<(TaskId, i64)>,
-    /// Every node that could be reserved for it is reserved for someone older.
-    nothing_to_reserve: bool,
+/// Equal requests?
+fn alike(a: &TaskSpec, b: &TaskSpec) -> bool {
+    (a.cores, memory(a), &a.gpus, &a.target, is_contained(a), is_vps(a))
+        == (b.cores, memory(b), &b.gpus, &b.target, is_contained(b), is_vps(b))
 }
 
-impl Blocked<'_> {
-    /// Counted no further than the limit, beyond which it says nothing: a long queue would only be rewritten for it.
-    fn passed_after(&self, before: i64) -> u32 {
-        u32::try_from(before + i64::from(self.passed)).unwrap_or(PASSED_LIMIT).min(PASSED_LIMIT)
+fn memory(spec: &TaskSpec) -> u64 {
+    spec.memory.map_or(0, |memory| memory.0)
+}
+
+fn is_contained(spec: &TaskSpec) -> bool {
+    match spec.container {
+        Container::Environment { .. } => true,
+        Container::Null => false,
     }
 }
 
-/// A node that is kept for a task which was passed too often.
-struct Kept<'a> {
-    task: TaskId,
-    spec: &'a TaskSpec,
-    /// What is held there, and what this task asks for on top: what younger ones see.
-    taken: Held,
+fn is_vps(spec: &TaskSpec) -> bool {
+    match spec.kind {
+        TaskKind::Vps { .. } => true,
+        TaskKind::Command { .. } => false,
+    }
 }
 
-enum Answer {
-    Ready(Turn),
-    /// Waits with this class; see [`Blocked::members`] for the number.
-    Blocked {
-        class: usize,
-        passed_before: i64,
-    },
-}
+impl Class {
+    fn passes(&self, task: TaskId) -> u32 {
+        let younger = self.passed_by.range((Bound::Excluded(task), Bound::Unbounded)).count();
+        u32::try_from(younger).unwrap_or(PASSED_LIMIT)
+    }
 
-/// One pass over the queue.
-struct Round<'a, 'n> {
-    nodes: &'n [NodeView<'n>],
-    /// What is held: before, and by what was placed in this round.
-    held: Vec<Held>,
-    /// The part of it that VPS tasks hold.
-    vps: Vec<Held>,
-    /// For whom the node is kept: at most one task, the oldest that asked.
-    kept: Vec<Option<Kept<'a>>>,
-    classes: HashMap<Request<'a>, usize>,
-    blocked: Vec<Blocked<'a>>,
-}
+    /// It was passed so often that a node is kept for it.
+    fn is_starved(&self, task: TaskId) -> bool {
+        self.passed_by.len() >= PASSED_LIMIT as usize && self.passed_by.first().is_some_and(|oldest| *oldest > task)
+    }
 
-impl<'a, 'n> Round<'a, 'n> {
-    fn new(nodes: &'n [NodeView<'n>], vps_held: &[Held]) -> Self {
-        Self {
-            nodes,
-            held: nodes.iter().map(|node| node.held.clone()).collect(),
-            vps: vps_held.to_vec(),
-            kept: nodes.iter().map(|_| None).collect(),
-            classes: HashMap::new(),
-            blocked: Vec::new(),
+    fn count_pass(&mut self, by: TaskId) {
+        self.passed_by.insert(by);
+        if self.passed_by.len() > PASSED_LIMIT as usize {
+            self.passed_by.pop_first();
         }
     }
 
-    fn turn(&mut self, task: &Waiting<'a>) -> Answer {
-        let request = Request::of(task.spec);
-        if let Some(class) = self.classes.get(&request) {
-            return self.wait(task, *class);
+    fn after(&self, task: TaskId) -> Option<TaskId> {
+        self.members.range((Bound::Excluded(task), Bound::Unbounded)).next().copied()
+    }
+
+    fn next_after(&self, task: Option<TaskId>) -> Option<TaskId> {
+        task.map_or_else(|| self.members.first().copied(), |task| self.after(task))
+    }
+}
+
+impl Queue {
+    /// Puts a task where its id says. (A task that waits already stays where it is.)
+    pub fn insert(&mut self, id: TaskId, spec: &Arc<TaskSpec>) -> ClassId {
+        if let Some(class) = self.waiting.get(&id) {
+            return *class;
         }
-        match find(task.spec, self.nodes, |node| self.ask(task.spec, node), |node| &self.held[node]) {
-            Ok((node, placement)) => {
-                self.take(node, task.spec, &placement);
-                Answer::Ready(Turn::Placed(placement))
+        let key = self.class_of(spec);
+        let class = self.classes.entry(key).or_insert_with(|| Class {
+            spec: spec.clone(),
+            members: BTreeSet::new(),
+            passed_by: BTreeSet::new(),
+            reason: None,
+        });
+        class.members.insert(id);
+        self.waiting.insert(id, key);
+        self.last = Some(key);
+        key
+    }
+
+    fn class_of(&mut self, spec: &TaskSpec) -> ClassId {
+        if let Some(last) = self.last
+            && self.classes.get(&last).is_some_and(|class| alike(&class.spec, spec))
+        {
+            return last;
+        }
+        *self.by_request.entry(Request::of(spec)).or_insert_with(|| {
+            self.next_class += 1;
+            ClassId(self.next_class)
+        })
+    }
+
+    /// Takes a task out: true if it waited.
+    pub fn remove(&mut self, id: TaskId) -> bool {
+        let Some(key) = self.waiting.remove(&id) else { return false };
+        let Some(class) = self.classes.get_mut(&key) else { return true };
+        class.members.remove(&id);
+        if class.members.is_empty() {
+            self.by_request.remove(&Request::of(&class.spec));
+            self.classes.remove(&key);
+            self.news.insert(key);
+        }
+        true
+    }
+
+    /// Does it wait?
+    pub fn contains(&self, id: TaskId) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
+    /// Nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What this task waits for, for the user; None before its first round.
+    pub fn reason(&self, id: TaskId) -> Option<Arc<str>> {
+        self.waiting.get(&id).and_then(|class| self.classes.get(class)).and_then(|class| class.reason.clone())
+    }
+
+    /// How many younger tasks were placed, since it waits, on a node where only command tasks stand in its way; counted
+    /// no further than [`PASSED_LIMIT`].
+    pub fn passes(&self, id: TaskId) -> u32 {
+        self.waiting.get(&id).and_then(|class| self.classes.get(class)).map_or(0, |class| class.passes(id))
+    }
+
+    /// What is new to tell since the last time.
+    pub fn take_news(&mut self) -> Vec<News> {
+        let news = std::mem::take(&mut self.news);
+        news.into_iter()
+            .map(|key| {
+                let class = self.classes.get(&key);
+                News {
+                    class: key,
+                    vps: class.is_none_or(|class| is_vps(&class.spec)),
+                    reason: class.and_then(|class| class.reason.clone()),
+                }
+            })
+            .collect()
+    }
+
+    /// Places what can be placed, oldest first: those whose wait is over, in that order. They are out of the queue.
+    ///
+    /// `nodes` is what is held before; `vps_held` has one entry a node, in the same order: the part of `held` that VPS
+    /// tasks hold.
+    ///
+    /// These tasks were accepted, so their `patience` plays no part here: one that does not fit waits, also when its
+    /// node is offline, draining or has become too small. A new task is first asked of [`super::placement::place`],
+    /// whose refusal is its answer; otherwise it has its turn with all others, as the youngest, and with `immediate` it
+    /// is refused if it waits after that. (To start it where `place` says would pass those for whom a node is kept.)
+    pub fn round(&mut self, nodes: &[NodeView<'_>], vps_held: &[&Held]) -> Vec<(TaskId, Turn)> {
+        debug_assert_eq!(nodes.len(), vps_held.len(), "one entry of VPS holdings a node");
+        let mut turns = Vec::new();
+        let mut round = Round::new(nodes, vps_held);
+        let mut next: BinaryHeap<Reverse<(TaskId, ClassId)>> =
+            self.classes.iter().filter_map(|(key, class)| Some(Reverse((*class.members.first()?, *key)))).collect();
+        while let Some(Reverse((id, key))) = next.pop() {
+            let Some(class) = self.classes.get_mut(&key) else { continue };
+            let following = if round.is_blocked(key) {
+                // It is here only because it was passed too often.
+                round.reserve(key, id);
+                class.after(id).filter(|after| round.may_reserve(key) && class.is_starved(*after))
+            } else {
+                let following = class.after(id);
+                let spec = class.spec.clone();
+                match round.find(&spec) {
+                    Ok((node, placement)) => {
+                        self.remove(id);
+                        self.take(&mut round, node, id, &spec, &placement);
+                        turns.push((id, Turn::Placed(placement)));
+                        following
+                    }
+                    Err(Nowhere::NotRegistered(name)) => {
+                        let why = format!("node '{name}' is no longer registered");
+                        self.remove(id);
+                        turns.push((id, Turn::Refused(why)));
+                        following
+                    }
+                    Err(Nowhere::Obstacles(obstacles)) => {
+                        let reason = round.reason(&obstacles);
+                        if class.reason.as_deref() != Some(&*reason) {
+                            class.reason = Some(reason.into());
+                            self.news.insert(key);
+                        }
+                        round.block(key, &spec);
+                        if class.is_starved(id) {
+                            round.reserve(key, id);
+                        }
+                        following.filter(|after| round.may_reserve(key) && class.is_starved(*after))
+                    }
+                }
+            };
+            if let Some(following) = following {
+                next.push(Reverse((following, key)));
             }
-            Err(Nowhere::NotRegistered(name)) => {
-                Answer::Ready(Turn::Refused(format!("node '{name}' is no longer registered")))
-            }
-            Err(Nowhere::Obstacles(obstacles)) => {
-                let class = self.blocked.len();
-                self.blocked.push(Blocked {
-                    spec: task.spec,
-                    reason: self.reason(&obstacles),
-                    passed: 0,
-                    members: VecDeque::new(),
-                    nothing_to_reserve: false,
-                });
-                self.classes.insert(request, class);
-                self.wait(task, class)
-            }
         }
-    }
-
-    /// Does it fit there, and leave alone what the node is kept for?
-    fn ask(&self, spec: &TaskSpec, node: usize) -> Result<Vec<GpuId>, Obstacle> {
-        let view = &self.nodes[node];
-        let Some(kept) = &self.kept[node] else {
-            return fit(spec, view, &self.held[node]);
-        };
-        let gpus = match fit(spec, view, &kept.taken) {
-            Ok(gpus) => gpus,
-            Err(obstacle) => {
-                let has_room = fit(spec, view, &self.held[node]).is_ok();
-                return Err(if has_room { Obstacle::KeptFor(kept.task) } else { obstacle });
-            }
-        };
-        // Sums alone do not say it: a task for any NUMA node can fill the one that is waited for.
-        let mut after = self.held[node].clone();
-        after.add_parts(spec, spec.numa(), &gpus);
-        if shortfall(kept.spec, view, &after) != shortfall(kept.spec, view, &self.held[node]) {
-            return Err(Obstacle::KeptFor(kept.task));
-        }
-        Ok(gpus)
-    }
-
-    fn wait(&mut self, task: &Waiting<'a>, class: usize) -> Answer {
-        let passed_before = i64::from(task.passed) - i64::from(self.blocked[class].passed);
-        if task.passed < PASSED_LIMIT {
-            self.blocked[class].members.push_back((task.id, passed_before));
-        } else {
-            self.reserve(task.id, class);
-        }
-        Answer::Blocked { class, passed_before }
+        turns
     }
 
     /// Gives a task its place, and counts the pass for those older ones that could have been there but for command
     /// tasks.
-    fn take(&mut self, node: usize, spec: &TaskSpec, placement: &Placement) {
-        self.held[node].add(spec, placement);
-        if let Some(kept) = &mut self.kept[node] {
-            kept.taken.add(spec, placement);
-        }
-        if let TaskKind::Vps { .. } = spec.kind {
-            self.vps[node].add(spec, placement);
-        }
-        for class in 0..self.blocked.len() {
-            let spec = self.blocked[class].spec;
-            if !self.only_commands_stand_in_the_way(spec, node) {
-                continue;
-            }
-            let blocked = &mut self.blocked[class];
-            blocked.passed = blocked.passed.saturating_add(1);
-            while let Some((task, before)) = self.blocked[class].members.front().copied() {
-                if self.blocked[class].passed_after(before) < PASSED_LIMIT {
-                    break;
-                }
-                self.blocked[class].members.pop_front();
-                self.reserve(task, class);
+    fn take(&mut self, round: &mut Round<'_, '_>, node: usize, id: TaskId, spec: &Arc<TaskSpec>, at: &Placement) {
+        round.add(node, spec, at);
+        for key in round.passed_on(node) {
+            let Some(class) = self.classes.get_mut(&key) else { continue };
+            class.count_pass(id);
+            // Those older ones for whom this was one too many.
+            while let Some(starved) = class.next_after(round.last_served(key))
+                && starved < id
+                && class.is_starved(starved)
+                && round.may_reserve(key)
+            {
+                round.reserve(key, starved);
             }
         }
-    }
-
-    fn only_commands_stand_in_the_way(&self, spec: &TaskSpec, node: usize) -> bool {
-        may_go_to(spec, &self.nodes[node]) && fit(spec, &self.nodes[node], &self.vps[node]).is_ok()
-    }
-
-    /// Keeps a node for a task: of those not yet kept for another, the one where least is missing. While it is kept,
-    /// what is missing there can only shrink, so going to another node in a later round is no step back.
-    fn reserve(&mut self, task: TaskId, class: usize) {
-        let spec = self.blocked[class].spec;
-        if self.blocked[class].nothing_to_reserve {
-            return;
-        }
-        let nearest = (0..self.nodes.len())
-            .filter(|node| self.kept[*node].is_none() && self.only_commands_stand_in_the_way(spec, *node))
-            .min_by_key(|node| (shortfall(spec, &self.nodes[*node], &self.held[*node]), self.nodes[*node].name));
-        let Some(node) = nearest else {
-            self.blocked[class].nothing_to_reserve = true;
-            return;
-        };
-        let gpus = gpus_to_keep(spec, &self.nodes[node], &self.held[node]);
-        let mut taken = self.held[node].clone();
-        taken.add_parts(spec, spec.numa(), &gpus);
-        self.kept[node] = Some(Kept { task, spec, taken });
-    }
-
-    fn reason(&self, obstacles: &[(usize, Obstacle)]) -> Arc<str> {
-        let reasons: Vec<_> = obstacles
-            .iter()
-            .map(|(node, obstacle)| (self.nodes[*node].name.clone(), obstacle.why(&self.nodes[*node])))
-            .collect();
-        waiting_for(&reasons).into()
     }
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use super::ssh_key::PublicKey;
 use super::target::Target;
 
 /// One task as it was asked for: everything but its id, batch and standing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskSpec {
     /// A VPS with its keys, or a command with its arguments.
     pub kind: TaskKind,
@@ -46,7 +46,7 @@ impl TaskSpec {
 }
 
 /// The two kinds of task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskKind {
     /// A persistent container with an SSH server; at least one key.
     Vps { keys: Vec<PublicKey> },
@@ -65,7 +65,7 @@ impl TaskKind {
 }
 
 /// Where a task runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Container {
     /// In a container of this environment.
     Environment { name: EnvName, privileged: bool, mounts: Vec<Mount> },

@@ -11,7 +11,7 @@ use crate::store::{EventRow, Task};
 use crate::sys::clock::rfc3339;
 
 use super::node_url;
-use super::view::{LiveTask, NodeEntry};
+use super::view::{NodeEntry, Told};
 
 /// One item of `GET /nodes`.
 pub(super) fn node_row(node: &NodeEntry) -> NodeRow {
@@ -167,11 +167,11 @@ pub(super) fn task_row(task: &Task, waiting: Option<&str>) -> TaskRow {
 }
 
 /// The VPS tasks that are not in a final state: `lost` is final for a user.
-pub(super) fn active_vps(tasks: &[Arc<LiveTask>]) -> Vec<VpsRow> {
+pub(super) fn active_vps(tasks: &[Told]) -> Vec<VpsRow> {
     tasks
         .iter()
-        .filter(|live| !live.task.standing.state.is_final())
-        .map(|live| vps_row(&live.task, live.waiting.as_deref()))
+        .filter(|(live, _)| !live.task.standing.state.is_final())
+        .map(|(live, waiting)| vps_row(&live.task, waiting.as_deref()))
         .collect()
 }
 

@@ -65,9 +65,11 @@ pub(super) fn parse(
     let kinds = kinds(&body)?;
     let is_vps = matches!(kinds.first(), Some(TaskKind::Vps { .. }));
     let (places, refused) = places(&body, is_vps)?;
-    let needs_container = |gpus: &GpuRequest| gpus.count() > 0 && common.container == Container::Null;
+    let needs_container = |gpus: &GpuRequest| matches!(gpus, GpuRequest::Ids(_)) && common.container == Container::Null;
     if places.iter().any(|(_, _, gpus)| needs_container(gpus)) {
-        return Err(bad("required_gpus: GPUs need a container (container_name is NULL)"));
+        return Err(bad(
+            "required_gpus: a list of GPUs needs a container (container_name is NULL); without one, use gpu_count (--gpus N)",
+        ));
     }
     let count = places.len().saturating_mul(kinds.len());
     if count > MOST_TASKS {

@@ -7,6 +7,7 @@ use crate::api::node::Usage;
 use crate::api::public::GpuRow;
 use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::node::Conditions;
+use crate::domain::queue::{ClassId, News};
 use crate::domain::spec::TaskKind;
 use crate::store::{NodeRecord, Task};
 
@@ -17,9 +18,12 @@ use super::signal::Signal;
 #[derive(Clone, Debug)]
 pub(super) struct LiveTask {
     pub(super) task: Task,
-    /// What a pending task waits for. Not stored: it follows from the nodes as they are now.
-    pub(super) waiting: Option<Arc<str>>,
+    /// With whom a pending task waits (see [`View::reason`]). Not stored: it follows from the nodes as they are now.
+    pub(super) class: Option<ClassId>,
 }
+
+/// A live task, with what it waits for if it does.
+pub(super) type Told = (Arc<LiveTask>, Option<Arc<str>>);
 
 /// A node, with what is known of it now.
 #[derive(Clone, Debug)]
@@ -64,6 +68,8 @@ impl NodeEntry {
 pub(super) struct Changes {
     pub(super) tasks: Vec<(TaskId, Option<Arc<LiveTask>>)>,
     pub(super) nodes: Vec<(NodeName, Option<Arc<NodeEntry>>)>,
+    /// What tasks wait for.
+    pub(super) reasons: Vec<News>,
 }
 
 /// The published state.
@@ -82,6 +88,7 @@ pub(super) struct View {
 struct Inner {
     tasks: BTreeMap<TaskId, Arc<LiveTask>>,
     vps: BTreeSet<TaskId>,
+    reasons: HashMap<ClassId, Arc<str>>,
     names: HashMap<TaskName, TaskId>,
     nodes: BTreeMap<NodeName, Arc<NodeEntry>>,
     nodes_version: u64,
@@ -126,6 +133,13 @@ impl View {
                 None => inner.nodes.remove(&name),
             };
         }
+        for news in changes.reasons {
+            inner.vps_version += u64::from(news.vps);
+            match news.reason {
+                Some(reason) => inner.reasons.insert(news.class, reason),
+                None => inner.reasons.remove(&news.class),
+            };
+        }
         for (id, task) in changes.tasks {
             if let Some(task) = task {
                 inner.add(id, task);
@@ -143,6 +157,18 @@ impl View {
     pub(super) fn holder(&self, name: &TaskName) -> Option<Arc<LiveTask>> {
         let inner = self.read();
         inner.names.get(name).and_then(|id| inner.tasks.get(id)).cloned()
+    }
+
+    /// What a task waits for. Kept once for all that wait for the same, so that a change of it costs no more for a
+    /// hundred thousand than for one.
+    pub(super) fn reason(&self, live: &LiveTask) -> Option<Arc<str>> {
+        self.read().reason(live)
+    }
+
+    /// The same for each of these tasks, as far as they live.
+    pub(super) fn reasons(&self, tasks: impl Iterator<Item = TaskId>) -> Vec<Option<Arc<str>>> {
+        let inner = self.read();
+        tasks.map(|id| inner.tasks.get(&id).and_then(|live| inner.reason(live))).collect()
     }
 
     pub(super) fn node(&self, name: &NodeName) -> Option<Arc<NodeEntry>> {
@@ -178,20 +204,19 @@ impl View {
     }
 
     /// The live VPS tasks, newest first.
-    pub(super) fn vps(&self) -> Vec<Arc<LiveTask>> {
-        let inner = self.read();
-        inner.vps.iter().rev().filter_map(|id| inner.tasks.get(id)).cloned().collect()
+    pub(super) fn vps(&self) -> Vec<Told> {
+        self.read().vps()
     }
 
     /// The list of live VPS tasks as JSON, newest first, encoded once a version.
-    pub(super) fn vps_json(&self, encode: impl FnOnce(&[Arc<LiveTask>]) -> String) -> Arc<[u8]> {
+    pub(super) fn vps_json(&self, encode: impl FnOnce(&[Told]) -> String) -> Arc<[u8]> {
         let version = self.read().vps_version;
         cached(
             &self.vps_json,
             version,
             || {
                 let inner = self.read();
-                (inner.vps_version, inner.vps.iter().rev().filter_map(|id| inner.tasks.get(id)).cloned().collect())
+                (inner.vps_version, inner.vps())
             },
             encode,
         )
@@ -212,6 +237,15 @@ impl View {
 }
 
 impl Inner {
+    fn reason(&self, live: &LiveTask) -> Option<Arc<str>> {
+        live.class.and_then(|class| self.reasons.get(&class)).cloned()
+    }
+
+    fn vps(&self) -> Vec<Told> {
+        let live = self.vps.iter().rev().filter_map(|id| self.tasks.get(id));
+        live.map(|live| (live.clone(), self.reason(live))).collect()
+    }
+
     fn add(&mut self, id: TaskId, live: Arc<LiveTask>) {
         if let Some(name) = &live.task.spec.name {
             self.names.insert(name.clone(), id);

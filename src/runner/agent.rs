@@ -2,6 +2,7 @@
 //! the Host wants. It waits for messages, and for nothing else.
 
 mod docker;
+mod supervised;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,18 +15,22 @@ use super::home::Home;
 use super::message::{Message, Next};
 use super::node::Node;
 use super::observed::{Outbox, gone, row};
-use super::order::Wanted;
+use super::order::{Order, Wanted};
+use super::output::Outputs;
 use super::record::Record;
+use super::supervisor::Supervisor;
 use super::work::{Job, Work};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::reconcile::{Action, Desired, diff};
 use crate::sys::shutdown::Stop;
 use crate::sys::{clock, thread};
 use crate::{info, warning};
-use task::{Kind, Running, Task, gives_way, kind, own_job};
+use task::{Asked, Kind, Running, Task, gives_way, kind, own_job};
 
 /// When to look again at what is between two states, or could not be done.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How many messages are heard before something is done about them.
+const BATCH: usize = 1_000;
 /// Deaths of a container count for this long.
 const OFTEN: Duration = Duration::from_secs(60);
 
@@ -42,6 +47,10 @@ pub struct Agent {
     /// Asked to stop, and not here: reported as gone.
     gone: BTreeMap<TaskId, Attempt>,
     home: Arc<Home>,
+    supervisor: Supervisor,
+    outputs: Arc<Outputs>,
+    /// The supervisor has told all that it has, since this process started.
+    supervisor_heard: bool,
     /// Docker's truth was seen since this process started.
     truth: bool,
     /// What is known here is all that there is: see [`Agent::allow_complete`].
@@ -53,7 +62,14 @@ impl Agent {
     ///
     /// # Errors
     /// The folder of records cannot be read.
-    pub fn load(node: Arc<Node>, outbox: Arc<Outbox>, tell: Sender<Message>, home: Arc<Home>) -> std::io::Result<Self> {
+    pub fn load(
+        node: Arc<Node>,
+        outbox: Arc<Outbox>,
+        tell: Sender<Message>,
+        home: Arc<Home>,
+        supervisor: Supervisor,
+        outputs: Arc<Outputs>,
+    ) -> std::io::Result<Self> {
         let found = node.records.load()?;
         for warning in found.warnings {
             warning!("a task's record is passed over: {warning}");
@@ -61,6 +77,9 @@ impl Agent {
         let tasks = found.records.into_iter().map(|record| (record.task, Task::new(record))).collect();
         let mut agent = Self {
             home,
+            supervisor,
+            outputs,
+            supervisor_heard: false,
             node,
             outbox,
             tell,
@@ -74,6 +93,13 @@ impl Agent {
         for task in agent.tasks.values() {
             agent.hold(&task.record);
             agent.show(&task.record);
+            if task.record.is_command() {
+                let (id, attempt) = (task.record.task, task.record.attempt);
+                agent.outputs.watch(id, attempt, agent.node.records.folder(id, attempt));
+                if task.record.outcome().is_some() {
+                    agent.outputs.ended(id, attempt);
+                }
+            }
         }
         agent.allow_complete();
         Ok(agent)
@@ -95,6 +121,14 @@ impl Agent {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(message) => self.hear(message),
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            // What else has come: one comparison is enough for all of it.
+            for _ in 0..BATCH {
+                match inbox.try_recv() {
+                    Ok(Message::Stop) => return,
+                    Ok(message) => self.hear(message),
+                    Err(_) => break,
+                }
             }
             self.reconcile();
         }
@@ -119,7 +153,13 @@ impl Agent {
                     }
                 }
             }
-            Message::Supervised { .. } | Message::OutputSettled(..) | Message::Stop => {}
+            Message::Supervised { states, complete } => self.supervised(states, complete),
+            Message::OutputSettled(id, attempt) => {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    task.output_settled |= task.record.attempt == attempt;
+                }
+            }
+            Message::Stop => {}
         }
     }
 
@@ -136,6 +176,7 @@ impl Agent {
     fn done(&mut self, record: Record, next: Next) {
         let id = record.task;
         if next == Next::Forgotten {
+            self.outputs.forget(id, record.attempt);
             self.tasks.remove(&id);
             self.outbox.remove(id);
             return;
@@ -179,6 +220,7 @@ impl Agent {
         }
         self.report_gone(gone);
         self.report_unknown(unknown);
+        self.ask_again();
         self.go_on();
     }
 
@@ -187,8 +229,14 @@ impl Agent {
         let Some(wanted) = self.wanted.as_ref().and_then(|wanted| wanted.get(&id)) else { return };
         let record = Record::new(id, attempt, &wanted.kind, &self.node.boot_id);
         let order = wanted.order.clone();
+        if let Ok(Order::OnNode(command)) = &order {
+            return self.begin_supervised(id, attempt, command);
+        }
         info!("task {id} (attempt {attempt}) is to be started");
         self.show(&record);
+        if record.is_command() {
+            self.outputs.watch(id, attempt, self.node.records.folder(id, attempt));
+        }
         self.tasks.insert(id, Task::new(record));
         self.start(id, Job::Start(Box::new(order)));
     }
@@ -196,6 +244,14 @@ impl Agent {
     /// Something is wanted of a task that is here: interrupts what stands in its way, then does it.
     fn want(&mut self, id: TaskId, job: Job) {
         let Some(task) = self.tasks.get(&id) else { return };
+        if task.record.supervised {
+            let asked = match kind(&job) {
+                Kind::Pause => Asked::Pause,
+                Kind::Resume => Asked::Resume,
+                _ => Asked::Stop,
+            };
+            return self.want_supervised(id, asked);
+        }
         if let Some(running) = &task.running {
             if gives_way(running.kind, kind(&job)) && !running.cancel.is_set() {
                 running.cancel.set();
@@ -211,6 +267,9 @@ impl Agent {
     }
 
     fn forget(&mut self, id: TaskId) {
+        if self.tasks.get(&id).is_some_and(|task| task.record.supervised) {
+            return self.forget_supervised(id);
+        }
         let Some(task) = self.tasks.get_mut(&id).filter(|task| task.running.is_none() && !task.retired) else { return };
         if task.not_before.is_some_and(|then| then > Instant::now()) {
             return;
@@ -262,6 +321,7 @@ impl Agent {
             cancel: running.cancel.clone(),
             died: running.died.clone(),
             tell: self.tell.clone(),
+            outputs: Arc::clone(&self.outputs),
         };
         match thread::spawn("task", move || work.run(job)) {
             Ok(_) => task.running = Some(running),
@@ -319,7 +379,7 @@ impl Agent {
         }
         let cluster = &self.node.docker.owner().cluster;
         let all_here = self.wanted.as_ref().is_some_and(|wanted| wanted.keys().all(|id| self.tasks.contains_key(id)));
-        if self.truth || all_here || self.home.is_of(cluster) {
+        if self.supervisor_heard && (self.truth || all_here || self.home.is_of(cluster)) {
             self.whole = true;
             if let Err(fault) = self.home.belongs_to(cluster) {
                 warning!("{fault}");

@@ -40,6 +40,11 @@ impl Home {
         Ok(Self { folder, _lock: lock })
     }
 
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the records of tasks are.
     pub fn tasks(&self) -> PathBuf {
         self.folder.join("tasks")

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::executor::docker::{Docker, DockerFault};
-use super::executor::docker_parse::Complaint;
+use super::executor::docker_parse::{Complaint, ImageConfig};
 use super::gate::Cancelled;
 use super::storage::Looks;
 use super::tarball::{self, Tarball};
@@ -47,6 +47,8 @@ struct Known {
     ids: BTreeMap<(PathBuf, u64, u128), String>,
     /// Images that the node has under another id than the tarball says (Docker's containerd store names them otherwise).
     aliases: BTreeMap<String, String>,
+    /// What images run by themselves: an id's content never changes.
+    configs: BTreeMap<String, ImageConfig>,
     /// Images that the node was seen to have.
     present: BTreeSet<String>,
     /// Images that are being loaded: how far.
@@ -97,6 +99,19 @@ impl Images {
         self.load(env, &found, &id, cancel, progress)?;
         let known = self.lock();
         Ok(known.aliases.get(&id).unwrap_or(&id).clone())
+    }
+
+    /// What an image runs by itself, and as whom; Docker is asked once for each image.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn config(&self, image: &str) -> Result<ImageConfig, DockerFault> {
+        if let Some(config) = self.lock().configs.get(image) {
+            return Ok(config.clone());
+        }
+        let config = self.docker.image_config(image)?;
+        self.lock().configs.insert(image.to_owned(), config.clone());
+        Ok(config)
     }
 
     /// Docker said that it does not have this image: look again before the next use.

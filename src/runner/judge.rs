@@ -1,6 +1,6 @@
 //! What follows from Docker's view of a container for the task that it belongs to. Pure.
 
-use super::executor::docker_parse::{Container, ContainerState, Glimpse};
+use super::executor::docker_parse::{Container, ContainerExit, ContainerState, Glimpse};
 use super::record::{Outcome, Phase, Record};
 
 /// What follows.
@@ -24,6 +24,10 @@ pub enum Verdict {
     StartAgain,
     /// It is over.
     Over(Outcome),
+    /// A command's container has ended.
+    Finished(ContainerExit),
+    /// A command's container is in a state that none that ran is in.
+    NeverRan(ContainerState),
 }
 
 /// Compares a record with the container, as Docker has it now (None: there is none). `patience_over`: it was found ended
@@ -39,6 +43,7 @@ pub fn judge(record: &Record, seen: Option<&Container>, patience_over: bool) -> 
         },
         Phase::Running { .. } | Phase::Paused => match seen {
             None => removed(),
+            Some(seen) if record.is_command() => command_ran(record, seen),
             Some(seen) => ran(record, seen, patience_over),
         },
     }
@@ -64,6 +69,18 @@ fn ran(record: &Record, seen: &Container, patience_over: bool) -> Verdict {
         // A daemon that was killed finds its containers alive, stops them, and then takes them for stopped by a user
         // (seen with Docker 20.10): `unless-stopped` does not bring those back. Nobody here asked for an end.
         ContainerState::Exited(_) => Verdict::StartAgain,
+    }
+}
+
+/// The verdict on a command that ran: it runs once.
+fn command_ran(record: &Record, seen: &Container) -> Verdict {
+    match &seen.state {
+        ContainerState::Running if record.phase == Phase::Paused => Verdict::Thawed,
+        ContainerState::Paused if record.phase != Phase::Paused => Verdict::Frozen,
+        ContainerState::Running | ContainerState::Paused => Verdict::AsRecorded,
+        ContainerState::Exited(exit) => Verdict::Finished(exit.clone()),
+        ContainerState::Removing | ContainerState::Restarting => Verdict::Between,
+        ContainerState::Created => Verdict::NeverRan(ContainerState::Created),
     }
 }
 

@@ -9,7 +9,8 @@ use nanoserde::{DeJson, SerJson};
 use super::Join;
 use crate::api::json;
 use crate::api::node::{
-    DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputHave, Register, Registered,
+    DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputChunk, OutputHave,
+    Register, Registered,
 };
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
@@ -195,8 +196,9 @@ impl Link {
         session: &Session,
         complete: bool,
         tasks: Vec<ObservedTask>,
+        outputs: Vec<OutputChunk>,
     ) -> Result<ObservedAnswer, LinkFault> {
-        let body = Observed { session: session.id.clone(), complete, tasks, outputs: Vec::new() };
+        let body = Observed { session: session.id.clone(), complete, tasks, outputs };
         self.call("PUT", &format!("/runner/{}/observed", self.hostname), Some(&body), REPORT)
     }
 

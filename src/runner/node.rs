@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::executor::Owner;
 use super::executor::docker::Docker;
+use super::executor::process::{Abilities, abilities, group_folder};
 use super::gate::Gate;
 use super::holdings::Holdings;
 use super::images::Images;
@@ -14,6 +15,8 @@ use super::record::Records;
 use super::storage::Looks;
 use crate::config::Config;
 use crate::domain::node::Inventory;
+use crate::domain::spec::UserId;
+use crate::sys::process;
 
 /// This node.
 pub struct Node {
@@ -28,6 +31,7 @@ pub struct Node {
     pub binary: PathBuf,
     pub limits: Limits,
     standing: Mutex<Standing>,
+    looked: Mutex<Looked>,
 }
 
 /// What the configuration says about tasks on this node.
@@ -40,6 +44,10 @@ pub struct Limits {
     pub install_timeout: Duration,
     pub allow_privileged: bool,
     pub allowed_mounts: Vec<PathBuf>,
+    /// Who runs commands without a container that name nobody; None: this Runner's own user.
+    pub runner_user: Option<UserId>,
+    pub is_root: bool,
+    pub own_uid: u32,
 }
 
 /// What may change while the Runner runs.
@@ -48,6 +56,12 @@ struct Standing {
     inventory: Inventory,
     /// Where VPS ports are published.
     address: IpAddr,
+}
+
+/// What is looked at now and then, because a look may take long.
+#[derive(Clone, Debug, Default)]
+struct Looked {
+    shared_data: Option<PathBuf>,
 }
 
 impl Node {
@@ -60,6 +74,7 @@ impl Node {
         binary: PathBuf,
         inventory: Inventory,
         address: IpAddr,
+        runner_user: Option<UserId>,
     ) -> Self {
         let docker = Arc::new(Docker::new(&config.docker.command, owner));
         let looks = Looks::default();
@@ -80,8 +95,12 @@ impl Node {
                 install_timeout: config.docker.install_timeout,
                 allow_privileged: config.docker.allow_privileged,
                 allowed_mounts: config.docker.allowed_mounts.clone(),
+                runner_user,
+                is_root: process::is_root(),
+                own_uid: process::user_and_group().0,
             },
             standing: Mutex::new(Standing { inventory, address }),
+            looked: Mutex::default(),
         }
     }
 
@@ -98,6 +117,23 @@ impl Node {
     /// Where VPS ports are published.
     pub fn address(&self) -> IpAddr {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).address
+    }
+
+    /// What this node can do for commands without a container.
+    pub fn abilities(&self) -> Abilities {
+        let Owner { cluster, node } = self.docker.owner();
+        abilities(&group_folder(cluster, node))
+    }
+
+    /// The cluster's shared data, as it was when it was last looked for.
+    pub fn shared_data(&self) -> Option<PathBuf> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).shared_data.clone()
+    }
+
+    /// Looks for what may hang, which takes 5 s at most.
+    pub fn look(&self) {
+        let shared_data = self.looks.shared_data(&self.limits.shared_dir, &self.docker.owner().cluster);
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Looked { shared_data };
     }
 
     /// Makes every operation that waits look whether it was cancelled.

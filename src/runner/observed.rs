@@ -38,7 +38,9 @@ pub fn row(record: &Record, unknown: bool) -> ObservedTask {
         started_at: record.started_at.clone(),
         completed_at: record.completed_at.clone(),
         progress,
-        ..ObservedTask::default()
+        stdout_bytes: outcome.and(record.totals.stdout),
+        stderr_bytes: outcome.and(record.totals.stderr),
+        unit: record.unit.clone(),
     }
 }
 
@@ -59,6 +61,14 @@ pub struct Batch {
     pub complete: bool,
     pub tasks: Vec<ObservedTask>,
     rows: Vec<(TaskId, u64)>,
+}
+
+impl Batch {
+    /// The tasks in it that have ended.
+    pub fn ended(&self) -> impl Iterator<Item = TaskId> {
+        let ended = self.tasks.iter().map(|task| task.completed_at.is_some());
+        self.rows.iter().zip(ended).filter(|(_, ended)| *ended).map(|((task, _), _)| *task)
+    }
 }
 
 /// Filled by the agent, emptied by the thread that reports.

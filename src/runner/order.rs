@@ -2,7 +2,7 @@
 
 use crate::api::node::{DesiredAnswer, DesiredTask, OrderSpec};
 use crate::domain::ids::{Attempt, EnvName, GpuId, NumaId, TaskId};
-use crate::domain::spec::Mount;
+use crate::domain::spec::{Mount, SpecFault, UserId};
 use crate::domain::ssh_key::PublicKey;
 use crate::domain::state::Want;
 
@@ -14,15 +14,34 @@ pub struct Wanted {
     /// `vps` or `command`.
     pub kind: String,
     /// Err: why this program cannot carry it out.
-    pub order: Result<VpsOrder, String>,
+    pub order: Result<Order, String>,
 }
 
-/// A VPS to start.
+/// A task to start.
 #[derive(Clone)]
-pub struct VpsOrder {
-    pub environment: EnvName,
-    /// `authorized_keys` lines.
-    pub keys: Vec<String>,
+pub enum Order {
+    Vps(VpsOrder),
+    /// A command in a container.
+    Contained(CommandOrder, ContainerOrder),
+    /// A command straight on the node.
+    OnNode(CommandOrder),
+}
+
+/// What is to run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CommandOrder {
+    /// Program and arguments, in the text form of `domain::raw_text`.
+    pub argv: Vec<String>,
+    pub needs: Needs,
+    /// Absolute.
+    pub workdir: Option<String>,
+    pub user: Option<UserId>,
+    pub time_limit_seconds: Option<u64>,
+}
+
+/// What any task may ask for.
+#[derive(Clone, Default, PartialEq)]
+pub struct Needs {
     /// The task's environment; may be secret.
     pub env: Vec<(String, String)>,
     /// 0: none of its own.
@@ -31,9 +50,30 @@ pub struct VpsOrder {
     pub memory: Option<u64>,
     pub numa: Option<NumaId>,
     pub gpus: Vec<GpuId>,
+}
+
+impl std::fmt::Debug for Needs {
+    /// Without the environment: it often holds secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Needs").field("cores", &self.cores).field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+/// The container that it is to run in.
+#[derive(Clone)]
+pub struct ContainerOrder {
+    pub environment: EnvName,
     pub privileged: bool,
     pub mounts: Vec<Mount>,
-    pub workdir: Option<String>,
+}
+
+/// A VPS to start.
+#[derive(Clone)]
+pub struct VpsOrder {
+    /// `authorized_keys` lines.
+    pub keys: Vec<String>,
+    pub needs: Needs,
+    pub container: ContainerOrder,
 }
 
 /// Reads the Host's list. Lines without a readable id are named in the second answer, and else passed over.
@@ -54,34 +94,51 @@ fn wanted_of(line: DesiredTask) -> Option<(TaskId, Wanted)> {
     let task = line.task_id.parse().ok()?;
     let want = Want::from_word(&line.want)?;
     let kind = line.spec.kind.clone();
-    Some((task, Wanted { attempt: Attempt(line.attempt), want, kind, order: vps(line.spec) }))
+    Some((task, Wanted { attempt: Attempt(line.attempt), want, kind, order: order(line.spec) }))
 }
 
-fn vps(spec: OrderSpec) -> Result<VpsOrder, String> {
-    if spec.kind != "vps" {
-        return Err(format!("this node's version of HakuRiver runs no tasks of kind '{}'", spec.kind));
-    }
-    let environment = spec.container.ok_or("a VPS needs a container environment")?;
+fn order(spec: OrderSpec) -> Result<Order, String> {
     // The Host has checked all of this; a Host of another version may check it otherwise.
-    let environment = environment.parse().map_err(|fault: crate::domain::ids::NameFault| fault.to_string())?;
-    let keys = spec.keys.iter().map(|key| PublicKey::parse(key).map(|key| key.to_string()));
-    let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|fault| fault.to_string())?;
-    if keys.is_empty() {
-        return Err("a VPS needs a public key".to_owned());
-    }
     let mounts = spec.mounts.iter().map(|mount| mount.parse()).collect::<Result<Vec<Mount>, _>>();
-    Ok(VpsOrder {
-        environment,
-        keys,
+    let mounts = mounts.map_err(|fault| fault.to_string())?;
+    let environment =
+        spec.container.map(|name| name.parse::<EnvName>()).transpose().map_err(|fault| fault.to_string())?;
+    let container = environment.map(|environment| ContainerOrder { environment, privileged: spec.privileged, mounts });
+    let needs = Needs {
         env: spec.env.into_iter().map(|pair| (pair.name, pair.value)).collect(),
         cores: spec.cores,
         memory: spec.memory_bytes,
         numa: spec.numa.map(NumaId),
         gpus: spec.gpus.into_iter().map(GpuId).collect(),
-        privileged: spec.privileged,
-        mounts: mounts.map_err(|fault| fault.to_string())?,
-        workdir: spec.workdir,
-    })
+    };
+    match spec.kind.as_str() {
+        "vps" => {
+            let container = container.ok_or("a VPS needs a container environment")?;
+            let keys = spec.keys.iter().map(|key| PublicKey::parse(key).map(|key| key.to_string()));
+            let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|fault| fault.to_string())?;
+            if keys.is_empty() {
+                return Err("a VPS needs a public key".to_owned());
+            }
+            Ok(Order::Vps(VpsOrder { keys, needs, container }))
+        }
+        "command" => {
+            if spec.argv.first().is_none_or(String::is_empty) {
+                return Err("a command needs a program".to_owned());
+            }
+            let command = CommandOrder {
+                argv: spec.argv,
+                needs,
+                workdir: spec.workdir,
+                user: spec.user.map(|user| user.parse()).transpose().map_err(|fault: SpecFault| fault.to_string())?,
+                time_limit_seconds: spec.time_limit_seconds,
+            };
+            Ok(match container {
+                Some(container) => Order::Contained(command, container),
+                None => Order::OnNode(command),
+            })
+        }
+        other => Err(format!("this node's version of HakuRiver runs no tasks of kind '{other}'")),
+    }
 }
 
 #[cfg(test)]
@@ -102,21 +159,49 @@ mod tests {
 
     #[test]
     fn a_vps_is_read() {
-        let order = vps(spec()).map_err(|fault| fault.clone()).unwrap_or_else(|fault| panic!("{fault}"));
-        assert_eq!((order.keys, order.mounts.len(), order.environment.as_str()), (vec![KEY.to_owned()], 1, "base"));
+        let Ok(Order::Vps(VpsOrder { keys, container, .. })) = order(spec()) else { panic!("it is a VPS") };
+        assert_eq!((keys, container.mounts.len(), container.environment.as_str()), (vec![KEY.to_owned()], 1, "base"));
+    }
+
+    #[test]
+    fn a_command_is_read_with_and_without_a_container() {
+        let command = |container: Option<&str>| OrderSpec {
+            kind: "command".to_owned(),
+            argv: vec!["echo".to_owned(), "$(id)".to_owned()],
+            container: container.map(str::to_owned),
+            user: Some("1000:100".to_owned()),
+            time_limit_seconds: Some(60),
+            ..OrderSpec::default()
+        };
+        let Ok(Order::Contained(with, container)) = order(command(Some("base"))) else { panic!("it has a container") };
+        let Ok(Order::OnNode(without)) = order(command(None)) else { panic!("it has no container") };
+        assert_eq!((with.clone(), container.environment.as_str()), (without, "base"));
+        assert_eq!(with.argv, ["echo", "$(id)"]);
+        assert_eq!(with.user, Some(UserId { uid: 1000, gid: Some(100) }));
     }
 
     #[test]
     fn what_cannot_be_carried_out_says_why() {
         for (spec, expected) in [
-            (OrderSpec { kind: "command".to_owned(), ..spec() }, "no tasks of kind 'command'"),
+            (OrderSpec { kind: "novel".to_owned(), ..spec() }, "no tasks of kind 'novel'"),
+            (OrderSpec { kind: "command".to_owned(), ..spec() }, "needs a program"),
+            (OrderSpec { kind: "command".to_owned(), argv: vec![String::new()], ..spec() }, "needs a program"),
+            (
+                OrderSpec {
+                    kind: "command".to_owned(),
+                    argv: vec!["a".to_owned()],
+                    user: Some("me".to_owned()),
+                    ..spec()
+                },
+                "user",
+            ),
             (OrderSpec { container: None, ..spec() }, "container environment"),
             (OrderSpec { container: Some("../x".to_owned()), ..spec() }, "environment name"),
             (OrderSpec { keys: vec![format!("command=\"x\" {KEY}")], ..spec() }, ""),
             (OrderSpec { keys: Vec::new(), ..spec() }, "public key"),
             (OrderSpec { mounts: vec!["relative:/x".to_owned()], ..spec() }, ""),
         ] {
-            let fault = vps(spec).err().expect(expected);
+            let fault = order(spec).err().expect(expected);
             assert!(fault.contains(expected), "{fault}");
         }
     }

@@ -13,6 +13,7 @@ use nanoserde::{DeJson, SerJson};
 use crate::api::json;
 use crate::domain::cpuset::CpuSet;
 use crate::domain::ids::{Attempt, TaskId};
+use crate::runner::output::Totals;
 use crate::sys::file;
 
 /// One attempt at a task, as this node knows it.
@@ -49,6 +50,12 @@ pub struct Record {
     pub answered_since: Option<String>,
     /// Our binary on the node, which its container has as process 1.
     pub binary: String,
+    /// The node's supervisor has it: its truth is there, and no record is kept on disk.
+    pub supervised: bool,
+    /// The systemd scope that it runs in.
+    pub unit: Option<String>,
+    /// How much it wrote, once it has ended.
+    pub totals: Totals,
 }
 
 /// How far it is.
@@ -146,7 +153,15 @@ impl Record {
             completed_at: None,
             answered_since: None,
             binary: String::new(),
+            supervised: false,
+            unit: None,
+            totals: Totals::default(),
         }
+    }
+
+    /// A command, not a VPS.
+    pub fn is_command(&self) -> bool {
+        self.kind == COMMAND
     }
 
     /// It ended, and how.
@@ -188,8 +203,14 @@ struct RecordFile {
     completed_at: Option<String>,
     answered_since: Option<String>,
     binary: String,
+    #[nserde(default)]
+    stdout_bytes: Option<u64>,
+    #[nserde(default)]
+    stderr_bytes: Option<u64>,
 }
 
+/// The kind of task that is no VPS.
+pub const COMMAND: &str = "command";
 const FORMAT: u32 = 1;
 const FILE: &str = "record.json";
 
@@ -197,6 +218,8 @@ const FILE: &str = "record.json";
 #[derive(Clone, Debug)]
 pub struct Records {
     folder: PathBuf,
+    /// What tasks write that have no record.
+    outputs: PathBuf,
     cluster: String,
 }
 
@@ -216,7 +239,9 @@ impl Records {
     /// The io error, with the path.
     pub fn open(folder: &Path, cluster: &str) -> io::Result<Self> {
         file::make_dir(folder, 0o700)?;
-        Ok(Self { folder: folder.to_owned(), cluster: cluster.to_owned() })
+        let outputs = folder.with_file_name("outputs");
+        file::make_dir(&outputs, 0o700)?;
+        Ok(Self { folder: folder.to_owned(), outputs, cluster: cluster.to_owned() })
     }
 
     /// The folder of one attempt.
@@ -284,6 +309,34 @@ impl Records {
         file::remove_tree(&folder)
     }
 
+    /// Where a task writes that has no record here: it is the supervisor's.
+    pub fn outputs(&self, task: TaskId, attempt: Attempt) -> PathBuf {
+        self.outputs.join(format!("{task}.{attempt}"))
+    }
+
+    /// Removes what it wrote.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn remove_outputs(&self, task: TaskId, attempt: Attempt) -> io::Result<()> {
+        file::remove_tree(&self.outputs(task, attempt))
+    }
+
+    /// Removes what tasks wrote that are not `kept`: nobody will ask for it any more.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn tidy_outputs(&self, kept: &dyn Fn(TaskId) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.outputs)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
+            if !name.and_then(|id| id.parse().ok()).is_some_and(kept) {
+                file::remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode(&self, record: &Record) -> String {
         let (phase, text) = match &record.phase {
             Phase::Starting { progress } => ("starting", progress.clone()),
@@ -316,6 +369,8 @@ impl Records {
             completed_at: record.completed_at.clone(),
             answered_since: record.answered_since.clone(),
             binary: record.binary.clone(),
+            stdout_bytes: record.totals.stdout,
+            stderr_bytes: record.totals.stderr,
         })
     }
 
@@ -363,6 +418,9 @@ impl Records {
             completed_at: file.completed_at,
             answered_since: file.answered_since,
             binary: file.binary,
+            supervised: false,
+            unit: None,
+            totals: Totals { stdout: file.stdout_bytes, stderr: file.stderr_bytes },
         })
     }
 }

@@ -17,9 +17,11 @@ use super::link::{Link, LinkFault};
 use super::message::Message;
 use super::node::Node;
 use super::observed::Outbox;
+use super::output::Outputs;
 use super::record::Records;
+use super::supervisor::Supervisor;
 use super::talk::{DOCKER_CHECK, Notice, Talk};
-use super::{Join, Ready, RunnerFault, inventory, watch};
+use super::{Join, Ready, RunnerFault, inventory, on_node, watch};
 use crate::api::node::{Register, Registered};
 use crate::config::Config;
 use crate::domain::ids::NodeName;
@@ -266,11 +268,23 @@ impl Life<'_> {
         let records = Records::open(&home.tasks(), &cluster).map_err(failed)?;
         let owner = Owner { cluster: cluster.clone(), node: self.identity.hostname.to_string() };
         let boot_id = self.identity.boot_id.clone();
-        let node = Node::new(self.config, owner, records, boot_id, binary.to_owned(), inventory, address);
+        let runner_user = on_node::configured_user(&self.config.runner_user).map_err(RunnerFault)?;
+        let node =
+            Node::new(self.config, owner.clone(), records, boot_id, binary.to_owned(), inventory, address, runner_user);
         let node = Arc::new(node);
+        node.look();
         let (tell, inbox) = mpsc::channel();
-        let agent =
-            Agent::load(Arc::clone(&node), Arc::clone(self.outbox), tell.clone(), Arc::clone(home)).map_err(failed)?;
+        let supervisor = Supervisor::open(&owner, home.folder(), binary, tell.clone(), self.ending).map_err(failed)?;
+        let outputs = Outputs::open(Arc::clone(self.link), tell.clone(), self.ending).map_err(failed)?;
+        let agent = Agent::load(
+            Arc::clone(&node),
+            Arc::clone(self.outbox),
+            tell.clone(),
+            Arc::clone(home),
+            supervisor,
+            Arc::clone(&outputs),
+        )
+        .map_err(failed)?;
         let mut used = agent.binaries();
         used.push(binary.to_owned());
         // Where records were lost, it is not known what the containers use.
@@ -281,6 +295,7 @@ impl Life<'_> {
         let talk = Talk {
             link: Arc::clone(self.link),
             outbox: Arc::clone(self.outbox),
+            outputs,
             notices: self.notify.clone(),
             stop: self.ending.clone(),
             interval: self.config.timing.heartbeat_interval,

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::executor::process::Abilities;
 use super::inventory::gpu::Watch;
 use super::inventory::usage::Sampler;
 use super::link::{Link, LinkFault, Session};
@@ -12,6 +13,7 @@ use super::message::Message;
 use super::node::Node;
 use super::observed::Outbox;
 use super::order;
+use super::output::Outputs;
 use crate::api::node::{ConditionsWire, Heartbeat};
 use crate::sys::shutdown::Stop;
 use crate::{info, warning};
@@ -36,6 +38,7 @@ pub enum Notice {
 pub struct Talk {
     pub link: Arc<Link>,
     pub outbox: Arc<Outbox>,
+    pub outputs: Arc<Outputs>,
     pub notices: Sender<Notice>,
     pub stop: Stop,
     pub interval: Duration,
@@ -89,8 +92,10 @@ impl Talk {
         // The first inventory opens this node for tasks: by then the Host is to know whether Docker answers.
         while let Some(session) = self.link.session_with_heartbeat() {
             let Some(batch) = self.outbox.next() else { return };
-            match self.link.observed(&session, batch.complete, batch.tasks.clone()) {
+            let outputs = self.outputs.rests(batch.ended());
+            match self.link.observed(&session, batch.complete, batch.tasks.clone(), outputs) {
                 Ok(answer) => {
+                    self.outputs.received(&answer.outputs);
                     let stored = self.outbox.taken(&batch, &answer.acknowledged);
                     self.went_well(&mut mood, &answer.host_epoch);
                     if tell.send(Message::Acknowledged(stored)).is_err() {
@@ -115,7 +120,7 @@ impl Talk {
                 session: session.id.clone(),
                 usage: sampler.sample(),
                 gpu_info: gpus.latest().into_iter().map(|reading| reading.row).collect(),
-                conditions: ConditionsWire { docker: node.gate.health().is_ok(), ..ConditionsWire::default() },
+                conditions: conditions(node),
             };
             match self.link.heartbeat(&beat) {
                 Ok(answer) => {
@@ -169,4 +174,10 @@ impl Talk {
         mood.fault = Some(fault);
         self.stop.wait(mood.backoff.wait());
     }
+}
+
+/// What this node can do now.
+fn conditions(node: &Node) -> ConditionsWire {
+    let Abilities { systemd, memory_limit, freezer } = node.abilities();
+    ConditionsWire { docker: node.gate.health().is_ok(), systemd, memory_limit, freezer }
 }

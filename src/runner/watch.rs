@@ -57,6 +57,7 @@ fn stock(node: &Node) -> Result<Vec<super::executor::docker_parse::Container>, D
 /// Glances at the list every `interval` until `stop`: whether the daemon answers, and what the events have not told.
 pub fn glance(node: &Arc<Node>, tell: &Sender<Message>, interval: Duration, stop: &Stop) {
     while !stop.wait(interval) {
+        node.look();
         match node.docker.list() {
             Ok(list) => {
                 note(node, Ok(()));

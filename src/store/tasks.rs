@@ -28,8 +28,6 @@ pub struct Task {
     pub ssh_port: Option<u16>,
     /// Public host keys, `<type> <base64>` each.
     pub host_keys: Vec<String>,
-    /// How many younger tasks have passed it (see the queue).
-    pub passed: u32,
     /// How much it wrote to its standard output in all, in bytes. None: it has not ended, or nobody knows.
     pub stdout_bytes: Option<u64>,
     /// The same for its standard error.
@@ -48,7 +46,7 @@ pub struct Gone {
 }
 
 /// `json_valid` stands in for a check of the text: nanoserde must not see one that is not JSON.
-pub(super) const COLUMNS: &str = "id, batch, state, want, attempt, rev, note, exit_code, exit_signal, node, numa, gpus, passed, \
+pub(super) const COLUMNS: &str = "id, batch, state, want, attempt, rev, note, exit_code, exit_signal, node, numa, gpus, \
      submitted_ms, started_ms, completed_ms, ssh_port, host_keys, iif(json_valid(spec), spec, NULL), \
      stdout_bytes, stderr_bytes, unit";
 
@@ -59,8 +57,8 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> 
         want: row.get(3)?,
         node: row.get(9)?,
         gpus: row.get(11)?,
-        host_keys: row.get(17)?,
-        spec: row.get(18)?,
+        host_keys: row.get(16)?,
+        spec: row.get(17)?,
     };
     let standing = |state, want| -> rusqlite::Result<Standing> {
         Ok(Standing {
@@ -91,15 +89,14 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> 
         spec: Arc::new(spec),
         standing: standing(state, want)?,
         placement,
-        submitted_ms: natural(row.get(13)?),
-        started_ms: row.get::<_, Option<i64>>(14)?.map(natural),
-        completed_ms: row.get::<_, Option<i64>>(15)?.map(natural),
-        ssh_port: row.get(16)?,
+        submitted_ms: natural(row.get(12)?),
+        started_ms: row.get::<_, Option<i64>>(13)?.map(natural),
+        completed_ms: row.get::<_, Option<i64>>(14)?.map(natural),
+        ssh_port: row.get(15)?,
         host_keys: columns.host_keys.lines().map(str::to_owned).collect(),
-        passed: row.get(12)?,
-        stdout_bytes: row.get::<_, Option<i64>>(19)?.map(natural),
-        stderr_bytes: row.get::<_, Option<i64>>(20)?.map(natural),
-        unit: row.get(21)?,
+        stdout_bytes: row.get::<_, Option<i64>>(18)?.map(natural),
+        stderr_bytes: row.get::<_, Option<i64>>(19)?.map(natural),
+        unit: row.get(20)?,
     }))
 }
 
@@ -189,7 +186,8 @@ impl Store {
                 task.placement.as_ref().map(|placement| placement.node.as_str()),
                 task.placement.as_ref().and_then(|placement| placement.numa).map(|numa| numa.0),
                 gpu_text(task),
-                task.passed,
+                // How often it was passed, once: the queue keeps that in memory.
+                0,
                 int(task.submitted_ms),
                 task.started_ms.map(int),
                 task.completed_ms.map(int),
@@ -211,8 +209,8 @@ impl Store {
         let standing = &task.standing;
         self.write(
             "UPDATE tasks SET state = ?2, want = ?3, attempt = ?4, rev = ?5, note = ?6, exit_code = ?7, exit_signal = ?8, \
-             node = ?9, numa = ?10, gpus = ?11, passed = ?12, started_ms = ?13, completed_ms = ?14, ssh_port = ?15, \
-             host_keys = ?16, stdout_bytes = ?17, stderr_bytes = ?18, unit = ?19 WHERE id = ?1",
+             node = ?9, numa = ?10, gpus = ?11, started_ms = ?12, completed_ms = ?13, ssh_port = ?14, \
+             host_keys = ?15, stdout_bytes = ?16, stderr_bytes = ?17, unit = ?18 WHERE id = ?1",
             params![
                 int(task.id.get()),
                 standing.state.word(),
@@ -225,7 +223,6 @@ impl Store {
                 task.placement.as_ref().map(|placement| placement.node.as_str()),
                 task.placement.as_ref().and_then(|placement| placement.numa).map(|numa| numa.0),
                 gpu_text(task),
-                task.passed,
                 task.started_ms.map(int),
                 task.completed_ms.map(int),
                 task.ssh_port,

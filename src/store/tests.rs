@@ -75,7 +75,6 @@ fn task(id: u64, state: State) -> Task {
         completed_ms: state.is_settled().then_some(3_000),
         ssh_port: Some(30_000),
         host_keys: vec!["ssh-ed25519 AAAA".into(), "ssh-rsa BBBB".into()],
-        passed: 4,
         stdout_bytes: Some(1 << 40),
         stderr_bytes: None,
         unit: Some("hakuriver-task-7.scope".into()),

@@ -62,26 +62,32 @@ impl Children {
         while let Ok(Some(info)) = self.signals.read_signal() {
             heard.ending |= info.ssi_signo != Signal::SIGCHLD as u32;
         }
-        loop {
-            let mut status = 0;
-            // SAFETY: waitpid(2) writes one integer. (nix has no word for the real-time signals that can end a child.)
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-            let Ok(number) = u32::try_from(pid) else {
-                if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                // There are no children.
-                return heard;
-            };
-            if number == 0 {
-                return heard;
+        reap(|gone| heard.gone.push(gone));
+        heard
+    }
+}
+
+/// Waits for every child that has ended; true if there is no other child.
+pub(super) fn reap(mut each: impl FnMut(Gone)) -> bool {
+    loop {
+        let mut status = 0;
+        // SAFETY: waitpid(2) writes one integer. (nix has no word for the real-time signals that can end a child.)
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        let Ok(number) = u32::try_from(pid) else {
+            if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+                continue;
             }
-            if libc::WIFEXITED(status) {
-                heard.gone.push(Gone { pid: number, code: libc::WEXITSTATUS(status), signal: None });
-            } else if libc::WIFSIGNALED(status) {
-                let signal = libc::WTERMSIG(status);
-                heard.gone.push(Gone { pid: number, code: 128 + signal, signal: Some(signal) });
-            }
+            // There are no children.
+            return true;
+        };
+        if number == 0 {
+            return false;
+        }
+        if libc::WIFEXITED(status) {
+            each(Gone { pid: number, code: libc::WEXITSTATUS(status), signal: None });
+        } else if libc::WIFSIGNALED(status) {
+            let signal = libc::WTERMSIG(status);
+            each(Gone { pid: number, code: 128 + signal, signal: Some(signal) });
         }
     }
 }

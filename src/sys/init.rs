@@ -9,9 +9,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
+use super::children::{Gone, reap};
 use super::command::{CommandFault, cannot_start, prepare};
 use super::shutdown::poll;
 
@@ -35,6 +35,16 @@ pub enum Ended {
     Stopped(i32),
     /// Its time was up: all were killed.
     TimedOut,
+}
+
+/// How a container's program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attended {
+    /// Always there when [`Init::attend`] returns.
+    pub gone: Option<Gone>,
+    pub timed_out: bool,
+    /// We were asked to end before it did.
+    pub stopped: bool,
 }
 
 impl Init {
@@ -76,9 +86,9 @@ impl Init {
         let mut stopping = false;
         let mut status = None;
         loop {
-            let alone = bury(|pid, code| {
+            let alone = bury(|pid, gone| {
                 if pid == child {
-                    status = Some(code);
+                    status = Some(gone.code);
                 }
             });
             match status {
@@ -105,6 +115,69 @@ impl Init {
                 }
             }
         }
+    }
+
+    /// Waits for a program that was started (see [`super::launch`]), whose end is that of the container: when we are asked to
+    /// end, or its `limit` is over, all in the container gets TERM, and KILL after `grace`. Nothing of it lives when this returns
+    /// (where we are process 1).
+    pub fn attend(&self, child: u32, limit: Option<Duration>, grace: Duration) -> Attended {
+        let child = Pid::from_raw(libc::pid_t::try_from(child).expect("a process id is a positive pid_t"));
+        let mut limit = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut kill_at = None::<Instant>;
+        let mut attended = Attended { gone: None, timed_out: false, stopped: false };
+        loop {
+            let alone = bury(|pid, gone| {
+                if pid == child {
+                    attended.gone = Some(gone);
+                }
+            });
+            if attended.gone.is_some() {
+                if alone || !self.first {
+                    return attended;
+                }
+                if kill_at.is_none() {
+                    // What is left gets its time to end well.
+                    kill_at = Some(Instant::now() + FAREWELL);
+                    self.ask_all(child);
+                }
+                limit = None;
+            }
+            let next = [limit, kill_at].into_iter().flatten().min();
+            match self.next_signal(next) {
+                Some(Signal::SIGCHLD) => {}
+                Some(signal) if ENDING.contains(&signal) => {
+                    if !attended.stopped {
+                        attended.stopped = attended.gone.is_none();
+                        let at = Instant::now() + grace;
+                        kill_at = Some(kill_at.map_or(at, |before| before.min(at)));
+                        self.ask_all(child);
+                    }
+                }
+                Some(signal) => {
+                    let _gone = kill(child, signal);
+                }
+                None => {
+                    let now = Instant::now();
+                    if limit.is_some_and(|limit| limit <= now) {
+                        limit = None;
+                        attended.timed_out = !attended.stopped;
+                        kill_at = kill_at.or(Some(now + grace));
+                        self.ask_all(child);
+                    }
+                    if kill_at.is_some_and(|at| at <= now) {
+                        // Again after a while, for what was being born.
+                        kill_at = Some(now + Duration::from_secs(1));
+                        self.tell_all(child, Signal::SIGKILL);
+                    }
+                }
+            }
+        }
+    }
+
+    /// TERM, also to those that are stopped.
+    fn ask_all(&self, child: Pid) {
+        self.tell_all(child, Signal::SIGTERM);
+        self.tell_all(child, Signal::SIGCONT);
     }
 
     /// Before process 1 ends, and the kernel kills what is left: gives it the chance to end well, for five seconds at most.
@@ -150,15 +223,6 @@ const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 const PASSED_ON: [Signal; 3] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// Waits for every child that has ended, ours or inherited; true if there is no other child.
-fn bury(mut ended: impl FnMut(Pid, i32)) -> bool {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended(pid, code),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => ended(pid, 128 + signal as i32),
-            Ok(WaitStatus::StillAlive) => return false,
-            Err(Errno::ECHILD) => return true,
-            // Interrupted; and states that are not asked for.
-            Ok(_) | Err(_) => {}
-        }
-    }
+fn bury(mut ended: impl FnMut(Pid, Gone)) -> bool {
+    reap(|gone| ended(Pid::from_raw(libc::pid_t::try_from(gone.pid).expect("a process id is a positive pid_t")), gone))
 }

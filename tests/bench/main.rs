@@ -27,6 +27,7 @@ mod wait;
 
 mod api;
 mod figure;
+mod host;
 mod memory;
 mod output;
 mod start_up;
@@ -43,11 +44,12 @@ type Part = fn() -> Vec<Figure>;
 fn main() {
     // `cargo bench` passes --bench; a name runs the parts of that name only.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, Part); 9] = [
+    let parts: [(&str, Part); 10] = [
         ("vps", vps::measure),
         ("tunnel", tunnel::measure),
         ("start_up", start_up::measure),
         ("api", api::measure),
+        ("host", host::measure),
         ("task", task::measure),
         ("submit", task::submits),
         ("container", task::containers),

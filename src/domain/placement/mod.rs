@@ -14,9 +14,10 @@ mod held;
 mod reason;
 
 pub use held::Held;
-pub use reason::{WhyNot, waiting_for};
+pub use reason::WhyNot;
 
 pub(super) use fit::{Obstacle, fit, gpus_to_keep, shortfall};
+pub(super) use reason::waiting_for_obstacles;
 
 /// One node as placement sees it.
 #[derive(Clone, Debug)]
@@ -51,8 +52,8 @@ pub struct Placement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Placed(Placement),
-    /// It may fit later: every node's reason.
-    Wait(Vec<(NodeName, WhyNot)>),
+    /// It may fit later: what it waits for, in a few words.
+    Wait(String),
     /// It is refused: unknown node, or it can never fit, or (without `queue`) the named node is offline or draining,
     /// or (with `immediate`) it does not fit now. One sentence with every node's reason.
     Refused(String),
@@ -60,29 +61,31 @@ pub enum Verdict {
 
 /// Places one new task, as if nobody else waited. `nodes` in name order; the order does not change the outcome.
 ///
-/// Only its refusals are final for a new task: whether one that fits gets its turn, [`super::queue::schedule`] says.
+/// Only its refusals are final for a new task: whether one that fits gets its turn, [`super::queue::Queue`] says.
+///
+/// A task without a container needs no Docker, one with a container needs nothing else; a memory limit without a
+/// container needs a controller of the node's kernel that its Runner can use. Whether the Runner may start processes as
+/// another user (`--user`, where it is not root itself) is not known here: there the task fails with that reason.
 pub fn place(spec: &TaskSpec, nodes: &[NodeView<'_>]) -> Verdict {
     let ask = |node: usize| fit(spec, &nodes[node], nodes[node].held);
-    let obstacles = match find(spec, nodes, ask, |node| nodes[node].held) {
+    let obstacles = match find(spec, nodes, 0..nodes.len(), ask, |node| nodes[node].held) {
         Ok((_, placement)) => return Verdict::Placed(placement),
         Err(Nowhere::NotRegistered(name)) => return Verdict::Refused(reason::not_registered(name, nodes)),
         Err(Nowhere::Obstacles(obstacles)) => obstacles,
     };
-    let reasons: Vec<_> =
-        obstacles.iter().map(|(node, obstacle)| (nodes[*node].name.clone(), obstacle.why(&nodes[*node]))).collect();
     let named = spec.target.is_some();
     // Without a named node, one that is offline or draining may be back before the task's turn: only a node that was
     // asked for by name is worth a refusal.
-    let hopeless = reasons.iter().all(|(_, why)| match why {
-        WhyNot::Never(_) => true,
-        WhyNot::Offline | WhyNot::Draining => named && !spec.patience.queue,
-        WhyNot::Busy(_) | WhyNot::Joining | WhyNot::Condition(_) => false,
+    let hopeless = obstacles.iter().all(|(_, obstacle)| match obstacle {
+        Obstacle::Offline | Obstacle::Draining => named && !spec.patience.queue,
+        other => other.is_for_ever(),
     });
-    if spec.patience.immediate || (hopeless && !reasons.is_empty()) {
-        Verdict::Refused(reason::refusal(named, hopeless, &reasons))
-    } else {
-        Verdict::Wait(reasons)
+    if !spec.patience.immediate && (!hopeless || obstacles.is_empty()) {
+        return Verdict::Wait(waiting_for_obstacles(&obstacles, nodes));
     }
+    let reasons: Vec<_> =
+        obstacles.iter().map(|(node, obstacle)| (nodes[*node].name.clone(), obstacle.why(&nodes[*node]))).collect();
+    Verdict::Refused(reason::refusal(named, hopeless, &reasons))
 }
 
 /// Why no node takes a task.
@@ -93,17 +96,23 @@ pub(super) enum Nowhere<'a> {
     Obstacles(Vec<(usize, Obstacle)>),
 }
 
-/// The node (its index) for one task: `ask` tells whether it can go there and which GPUs it gets, `held` what is held.
+/// The node (its index) for one task, among those that may be asked: `ask` tells whether it can go there and which GPUs
+/// it gets, `held` what is held.
 pub(super) fn find<'a, 'h>(
     spec: &'a TaskSpec,
     nodes: &[NodeView<'_>],
+    may_be_asked: impl IntoIterator<Item = usize>,
     ask: impl Fn(usize) -> Result<Vec<GpuId>, Obstacle>,
     held: impl Fn(usize) -> &'h Held,
 ) -> Result<(usize, Placement), Nowhere<'a>> {
     let mut best: Option<(usize, Vec<GpuId>)> = None;
     let mut obstacles = Vec::new();
     let mut asked = false;
-    for (index, node) in nodes.iter().enumerate().filter(|(_, node)| may_go_to(spec, node)) {
+    for index in may_be_asked {
+        let node = &nodes[index];
+        if !may_go_to(spec, node) {
+            continue;
+        }
         asked = true;
         match ask(index) {
             Err(obstacle) => obstacles.push((index, obstacle)),

@@ -38,27 +38,25 @@ const NAMED_NODES: usize = 3;
 /// How many nodes a refusal names that only lists what is registered.
 const LISTED_NODES: usize = 20;
 
-/// The reason shown for a waiting task: short, whole sentences, at most a few nodes by name.
-pub fn waiting_for(reasons: &[(NodeName, WhyNot)]) -> String {
-    if reasons.is_empty() {
+/// The reason shown for a waiting task: short, whole sentences, at most a few nodes by name, the most hopeful first.
+pub(in crate::domain) fn waiting_for_obstacles(obstacles: &[(usize, Obstacle)], nodes: &[NodeView<'_>]) -> String {
+    if obstacles.is_empty() {
         return "no node is registered yet".to_owned();
     }
     // It does not wait for a node that will never fit, unless there is no other.
-    let mut awaited: Vec<_> = reasons.iter().filter(|(_, why)| !matches!(why, WhyNot::Never(_))).collect();
-    if awaited.is_empty() {
-        awaited = reasons.iter().collect();
-    }
-    awaited.sort_by_key(|(_, why)| match why {
-        WhyNot::Busy(_) => 0,
-        WhyNot::Condition(_) => 1,
-        WhyNot::Joining => 2,
-        WhyNot::Draining => 3,
-        WhyNot::Offline => 4,
-        WhyNot::Never(_) => 5,
-    });
-    let mut parts: Vec<String> =
-        awaited.iter().take(NAMED_NODES).map(|(name, why)| format!("node '{name}' {why}")).collect();
-    match awaited.len().saturating_sub(NAMED_NODES) {
+    let hopeful = obstacles.iter().filter(|(_, obstacle)| obstacle.rank() < Obstacle::NEVER).count();
+    let (awaited, ranks) = if hopeful > 0 {
+        (hopeful, 0..Obstacle::NEVER)
+    } else {
+        (obstacles.len(), Obstacle::NEVER..Obstacle::NEVER + 1)
+    };
+    // Only the few that are named are put into words: there may be thousands.
+    let named = ranks.flat_map(|rank| obstacles.iter().filter(move |(_, obstacle)| obstacle.rank() == rank));
+    let mut parts: Vec<String> = named
+        .take(NAMED_NODES)
+        .map(|(node, obstacle)| format!("node '{}' {}", nodes[*node].name, obstacle.why(&nodes[*node])))
+        .collect();
+    match awaited.saturating_sub(NAMED_NODES) {
         0 => {}
         1 => parts.push("1 more node does not fit now".to_owned()),
         more => parts.push(format!("{more} more nodes do not fit now")),
@@ -103,6 +101,39 @@ pub(super) fn refusal(named: bool, hopeless: bool, reasons: &[(NodeName, WhyNot)
 }
 
 impl Obstacle {
+    /// The rank of what never goes away.
+    const NEVER: u8 = 5;
+
+    /// How hopeful it is to wait for its end: the lower, the sooner it may go away by itself.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::CoresHeld { .. }
+            | Self::NumaCoresHeld { .. }
+            | Self::MemoryHeld { .. }
+            | Self::KeptFor(_)
+            | Self::GpuHeld(_)
+            | Self::GpusHeld { .. } => 0,
+            Self::NoDocker => 1,
+            Self::Joining => 2,
+            Self::Draining => 3,
+            Self::Offline => 4,
+            Self::TooFewCores { .. }
+            | Self::TooLittleMemory { .. }
+            | Self::NoSuchNuma(_)
+            | Self::NumaWithoutCpus(_)
+            | Self::NumaTooFewCores { .. }
+            | Self::NumaTooLittleMemory { .. }
+            | Self::NoSuchGpu(_)
+            | Self::TooFewGpus { .. }
+            | Self::NoMemoryLimit => Self::NEVER,
+        }
+    }
+
+    /// It never goes away by itself: the node is not made for this.
+    pub(super) const fn is_for_ever(self) -> bool {
+        self.rank() == Self::NEVER
+    }
+
     /// In words.
     pub(in crate::domain) fn why(self, node: &NodeView<'_>) -> WhyNot {
         match self {

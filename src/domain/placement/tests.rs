@@ -16,7 +16,7 @@ fn verdict(spec: &TaskSpec, nodes: &[Node]) -> String {
             let separator = if gpus.is_empty() { "" } else { "::" };
             format!("{node}{numa}{separator}{}", gpus.join(","))
         }
-        Verdict::Wait(reasons) => format!("wait: {}", waiting_for(&reasons)),
+        Verdict::Wait(reason) => format!("wait: {reason}"),
         Verdict::Refused(reason) => format!("refused: {reason}"),
     }
 }

@@ -1,28 +1,66 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::reference::{Turn, Waiting, schedule};
 use super::*;
 use crate::domain::node::Inventory;
-use crate::domain::placement::Readiness;
+use crate::domain::placement::{Readiness, fit, may_go_to};
 use crate::domain::sample::{G, Node, Random, command, vps};
+
+/// Tasks' ids are apart by this much, so that passes can be told between them.
+const APART: u64 = 1_000;
+
+fn id_of(number: u64) -> TaskId {
+    TaskId::from_u64(number * APART)
+}
 
 /// One round over tasks (with how often each was passed before), ids from 1, on nodes without VPS tasks.
 fn round(tasks: &[(TaskSpec, u32)], nodes: &[Node]) -> Vec<Turn> {
     round_beside(tasks, nodes, &vec![Held::default(); nodes.len()])
 }
 
+/// The same beside VPS tasks: by the queue and by the reference, which agree.
 fn round_beside(tasks: &[(TaskSpec, u32)], nodes: &[Node], vps_held: &[Held]) -> Vec<Turn> {
-    let waiting: Vec<_> = (1..)
-        .zip(tasks)
-        .map(|(id, (spec, passed))| Waiting { id: TaskId::from_u64(id), spec, passed: *passed })
-        .collect();
+    let waiting: Vec<_> =
+        (1..).zip(tasks).map(|(id, (spec, passed))| Waiting { id: id_of(id), spec, passed: *passed }).collect();
+    let mut queue = Queue::default();
+    for task in &waiting {
+        queue.insert(task.id, &Arc::new(task.spec.clone()));
+    }
+    for task in waiting.iter().rev() {
+        let class = queue.classes.get_mut(&queue.waiting[&task.id]).expect("its class");
+        let mut before = task.id.get();
+        while class.passes(task.id) < task.passed {
+            before += 1;
+            class.count_pass(TaskId::from_u64(before));
+        }
+        assert_eq!(class.passes(task.id), task.passed, "older ones of a class were passed as often at least");
+    }
+    both(&mut queue, &waiting, nodes, vps_held)
+}
+
+/// The turns of every task that waits, which both ways of finding them agree on.
+fn both(queue: &mut Queue, waiting: &[Waiting<'_>], nodes: &[Node], vps_held: &[Held]) -> Vec<Turn> {
     let views: Vec<_> = nodes.iter().map(Node::view).collect();
-    let turns = schedule(&waiting, &views, vps_held);
+    let expected = schedule(waiting, &views, vps_held);
     assert_eq!(
-        turns.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+        expected.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
         waiting.iter().map(|task| task.id).collect::<Vec<_>>(),
         "an answer for everyone, in order"
     );
-    turns.into_iter().map(|(_, turn)| turn).collect()
+    let ended = queue.round(&views, &vps_held.iter().collect::<Vec<_>>());
+    assert!(ended.is_sorted_by_key(|(id, _)| *id), "oldest first");
+    let mut ended: BTreeMap<TaskId, super::Turn> = ended.into_iter().collect();
+    for (id, turn) in &expected {
+        let found = match ended.remove(id) {
+            Some(super::Turn::Placed(placement)) => Turn::Placed(placement),
+            Some(super::Turn::Refused(why)) => Turn::Refused(why),
+            None => Turn::Waits { reason: queue.reason(*id).expect("asked"), passed: queue.passes(*id) },
+        };
+        assert_eq!(found, *turn, "task {id}");
+        assert_eq!(queue.contains(*id), matches!(turn, Turn::Waits { .. }), "task {id}");
+    }
+    assert!(ended.is_empty(), "{ended:?}");
+    expected.into_iter().map(|(_, turn)| turn).collect()
 }
 
 /// The turns in short: the node, or the passes, or `refused`.
@@ -52,7 +90,7 @@ fn first_come_first_served() {
     // The third takes what the second cannot use, and passes it.
     assert_eq!(short(&turns), ["a", "1", "a", "0"]);
     assert_eq!(reason(&turns[1]), "node 'a' has 1 of 4 cores free (3 asked for)");
-    assert_eq!(schedule(&[], &[nodes[0].view()], &[Held::default()]), []);
+    assert_eq!(Queue::default().round(&[nodes[0].view()], &[&Held::default()]), []);
 }
 
 #[test]
@@ -86,7 +124,7 @@ fn after_the_limit_a_node_is_kept() {
     let starved = [(command(4), PASSED_LIMIT), (command(1), 0), (vps(1), 0), (command(5), 0)];
     let turns = round(&starved, &nodes);
     assert_eq!(short(&turns), ["100", "0", "0", "0"]);
-    assert_eq!(reason(&turns[1]), "node 'a' is kept free for task 1, which has waited longer");
+    assert_eq!(reason(&turns[1]), "node 'a' is kept free for task 1000, which has waited longer");
     assert_eq!(reason(&turns[0]), "node 'a' has 2 of 4 cores free (4 asked for)");
     assert_eq!(reason(&turns[3]), "node 'a' has 4 cores (5 asked for)");
     // When room is there, it gets it.
@@ -131,7 +169,7 @@ fn what_may_fill_a_numa_node_that_is_waited_for_is_not_let_in() {
     let tasks = [(command(3).on("a:1"), PASSED_LIMIT), (command(1), 0), (command(0), 0)];
     let turns = round(&tasks, &nodes);
     assert_eq!(short(&turns), ["100", "1", "a"]);
-    assert_eq!(reason(&turns[1]), "node 'a' is kept free for task 1, which has waited longer");
+    assert_eq!(reason(&turns[1]), "node 'a' is kept free for task 1000, which has waited longer");
 }
 
 #[test]
@@ -182,6 +220,8 @@ fn accepted_tasks_wait_whatever_happens_to_their_node() {
 /// A cluster that runs: tasks come, are scheduled, and (commands alone) end.
 struct Cluster {
     nodes: Vec<Node>,
+    /// Kept from tick to tick, as in a Host.
+    queue: Queue,
     /// Waiting: id, what, passes, since which tick.
     waiting: Vec<(u64, TaskSpec, u32, u32)>,
     /// Placed: what, where, when it ends.
@@ -193,10 +233,19 @@ struct Cluster {
 
 impl Cluster {
     fn new(nodes: Vec<Node>) -> Self {
-        Self { nodes, waiting: Vec::new(), placed: Vec::new(), now: 0, next_id: 1, longest_wait: 0 }
+        Self {
+            nodes,
+            queue: Queue::default(),
+            waiting: Vec::new(),
+            placed: Vec::new(),
+            now: 0,
+            next_id: 1,
+            longest_wait: 0,
+        }
     }
 
     fn submit(&mut self, spec: TaskSpec) {
+        self.queue.insert(TaskId::from_u64(self.next_id), &Arc::new(spec.clone()));
         self.waiting.push((self.next_id, spec, 0, self.now));
         self.next_id += 1;
     }
@@ -227,12 +276,13 @@ impl Cluster {
             .iter()
             .map(|(id, spec, passed, _)| Waiting { id: TaskId::from_u64(*id), spec, passed: *passed })
             .collect();
-        let views: Vec<_> = self.nodes.iter().map(Node::view).collect();
-        let turns = schedule(&tasks, &views, &vps_held);
-        let mut still = Vec::new();
-        for ((id, spec, before, since), (_, turn)) in std::mem::take(&mut self.waiting).into_iter().zip(turns) {
+        let turns = both(&mut self.queue, &tasks, &self.nodes, &vps_held);
+        let mut still: Vec<(u64, TaskSpec, u32, u32)> = Vec::new();
+        for ((id, spec, before, since), turn) in std::mem::take(&mut self.waiting).into_iter().zip(turns) {
             match turn {
                 Turn::Placed(placement) => {
+                    let overtaken = still.iter().find(|(_, older, ..)| alike(older, &spec));
+                    assert!(overtaken.is_none(), "task {id} has overtaken {overtaken:?}, which asks for the same");
                     let end = match spec.kind {
                         TaskKind::Command { .. } => Some(now + 1 + random.below(longest_run)),
                         TaskKind::Vps { .. } => None,
@@ -353,4 +403,109 @@ fn a_queue_empties_when_nothing_more_comes() {
             }
         }
     }
+}
+
+/// Tasks of few kinds come, wait, are placed, end, are killed while they wait; nodes go and return: in each round the
+/// queue, which remembers, does what the reference does, which looks at every task anew.
+#[test]
+fn the_queue_does_what_the_reference_does() {
+    let mut reserved = 0;
+    for seed in 1..=30 {
+        let mut random = Random::new(seed + 500);
+        let mut cluster = cluster();
+        for _ in 0..150 {
+            for _ in 0..random.below(14) {
+                let mut spec = match random.below(12) {
+                    0 => command(16),
+                    1 => command(8).on("a"),
+                    2 => command(3).on("b:1"),
+                    3 => command(1).any_gpus(3),
+                    4 => command(2).on("b::0,2"),
+                    5 => vps(random.below(2)).memory(G),
+                    6 => command(0).memory(20 * G),
+                    7 => command(4).without_container().memory(8 * G),
+                    _ => command(1),
+                };
+                // Few VPS tasks: they fill the cluster for good.
+                if matches!(spec.kind, TaskKind::Vps { .. }) && random.percent(80) {
+                    spec = command(2);
+                }
+                cluster.submit(spec);
+            }
+            if random.percent(20) && !cluster.waiting.is_empty() {
+                let at = random.below(cluster.waiting.len() as u32) as usize;
+                let (id, ..) = cluster.waiting.remove(at);
+                assert!(cluster.queue.remove(TaskId::from_u64(id)) && !cluster.queue.remove(TaskId::from_u64(id)));
+            }
+            let node = random.below(3) as usize;
+            cluster.nodes[node].readiness = match random.below(10) {
+                0 => Readiness::Offline,
+                1 => Readiness::Draining,
+                _ => Readiness::Ready,
+            };
+            cluster.nodes[node].conditions.docker = random.percent(90);
+            cluster.tick(&mut random, 8);
+            reserved += cluster.waiting.iter().filter(|(.., passed, _)| *passed >= PASSED_LIMIT).count();
+            let classes: BTreeSet<ClassId> = cluster.queue.waiting.values().copied().collect();
+            assert_eq!(classes, cluster.queue.classes.keys().copied().collect(), "no class is left behind");
+            assert_eq!(cluster.queue.by_request.len(), classes.len());
+        }
+    }
+    assert!(reserved > 1_000, "reservations were hardly tried: {reserved}");
+}
+
+/// A task that its node never started comes back, older than those who wait by now.
+#[test]
+fn who_comes_back_is_the_first_again() {
+    let nodes = [Node::new("a", 4).holds(4, 0)];
+    let mut queue = Queue::default();
+    let spec = Arc::new(command(4));
+    queue.insert(id_of(5), &spec);
+    queue.insert(id_of(6), &spec);
+    assert_eq!(queue.round(&[nodes[0].view()], &[&Held::default()]), []);
+    queue.insert(id_of(1), &spec);
+    let turns = queue.round(&[Node::new("a", 4).view()], &[&Held::default()]);
+    assert_eq!(turns.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id_of(1)]);
+}
+
+/// What is told of a class: its reason when it is another one, and its end.
+#[test]
+fn news_are_told_once() {
+    let (full, free) = (Node::new("a", 4).holds(4, 0), Node::new("a", 4));
+    let mut queue = Queue::default();
+    let class = queue.insert(id_of(1), &Arc::new(command(4)));
+    assert_eq!(queue.insert(id_of(2), &Arc::new(command(4))), class, "they ask for the same");
+    assert_ne!(queue.insert(id_of(3), &Arc::new(vps(4))), class);
+    assert_eq!(queue.reason(id_of(1)), None);
+    queue.round(&[full.view()], &[&Held::default()]);
+    let news = queue.take_news();
+    let reason = "node 'a' has 0 of 4 cores free (4 asked for)";
+    assert_eq!(
+        news.iter().map(|news| (news.vps, news.reason.as_deref())).collect::<Vec<_>>(),
+        [(false, Some(reason)), (true, Some(reason))]
+    );
+    queue.round(&[full.view()], &[&Held::default()]);
+    assert_eq!(queue.take_news(), [], "nothing is new");
+    queue.round(&[free.view()], &[&Held::default()]);
+    assert_eq!(queue.reason(id_of(2)).as_deref(), Some(reason), "the second waits for the first");
+    queue.remove(id_of(2));
+    assert_eq!(queue.take_news(), [News { class, vps: true, reason: None }]);
+    assert_ne!(queue.insert(id_of(9), &Arc::new(command(4))), class, "a number is never used again");
+}
+
+/// However many wait for the same, a round looks at the first of them alone.
+#[test]
+fn a_round_asks_once_for_each_request() {
+    let full = Node::new("a", 4).holds(4, 0);
+    let mut queue = Queue::default();
+    let spec = Arc::new(command(1));
+    for id in 1..=100_000 {
+        queue.insert(TaskId::from_u64(id), &spec);
+    }
+    let started = std::time::Instant::now();
+    // Task by task these would be a hundred million looks: minutes.
+    for _ in 0..1_000 {
+        assert_eq!(queue.round(&[full.view()], &[&Held::default()]), []);
+    }
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }

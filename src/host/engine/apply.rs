@@ -36,7 +36,7 @@ impl Core {
         cause: &str,
         now: Now,
     ) -> Result<Result<(), Refusal>, StoreFault> {
-        let Some(live) = self.tasks.get(&id) else { return Ok(Err(Refusal::Stale)) };
+        let Some(live) = self.tasks.get(&id).cloned() else { return Ok(Err(Refusal::Stale)) };
         let before = &live.task;
         let standing = match step(&before.standing, event) {
             Err(refusal) => return Ok(Err(refusal)),
@@ -48,7 +48,6 @@ impl Core {
         if after == *before {
             return Ok(Ok(()));
         }
-        let before = before.clone();
         self.store.update_task(&after)?;
         if (before.standing.state, before.standing.want, &before.standing.note)
             != (after.standing.state, after.standing.want, &after.standing.note)
@@ -56,14 +55,14 @@ impl Core {
             let event = NewEvent {
                 time_ms: now.unix_ms,
                 task: Some(id),
-                node: after.placement.as_ref().or(before.placement.as_ref()).map(|placement| placement.node.as_str()),
+                node: node_of(&after).or(node_of(before)).map(NodeName::as_str),
                 from: Some(before.standing.state.word()),
                 to: after.standing.state.word(),
                 cause,
             };
             self.turn.last_event = Some(self.store.add_event(&event)?);
         }
-        self.keep(&before, after);
+        self.keep(before, after);
         Ok(Ok(()))
     }
 
@@ -83,10 +82,10 @@ impl Core {
         if let Some(name) = &task.spec.name {
             self.names.insert(name.clone(), id);
         }
-        self.pending.insert(id);
+        let class = Some(self.queue.insert(id, &task.spec));
         self.turn.tasks.insert(id);
         self.turn.schedule = true;
-        self.tasks.insert(id, Arc::new(LiveTask { task, waiting: None }));
+        self.tasks.insert(id, Arc::new(LiveTask { task, class }));
         self.watch_patience(id, now);
         Ok(())
     }
@@ -95,45 +94,44 @@ impl Core {
     fn keep(&mut self, before: &Task, after: Task) {
         let id = after.id;
         self.turn.tasks.insert(id);
-        let pending = after.standing.state == State::Pending;
+        let waits = after.standing.state == State::Pending;
         let freed = before.standing.state.holds_resources() && !after.standing.state.holds_resources();
-        if pending {
-            self.pending.insert(id);
+        let class = if waits {
+            Some(self.queue.insert(id, &after.spec))
         } else {
-            self.pending.remove(&id);
-        }
-        let (old_node, new_node) = (node_of(before), node_of(&after).filter(|_| !after.standing.state.is_settled()));
-        let list_changed = old_node != new_node
+            self.queue.remove(id);
+            None
+        };
+        let settled = after.standing.state.is_settled();
+        let (old_node, new_node) = (node_of(before), node_of(&after).filter(|_| !settled));
+        let placed_anew = old_node != new_node;
+        let list_changed = placed_anew
             || before.standing.want != after.standing.want
             || before.standing.attempt != after.standing.attempt;
-        let settled = after.standing.state.is_settled();
         if let Some(name) = after.spec.name.as_ref().filter(|name| settled && self.names.get(name) == Some(&id)) {
             self.names.remove(name);
         }
-        let nodes: Vec<NodeName> = [old_node, new_node].into_iter().flatten().cloned().collect();
-        for name in &nodes {
-            if let Some(node) = self.nodes.get_mut(name) {
+        if list_changed {
+            for name in [old_node, new_node.filter(|_| placed_anew)].into_iter().flatten() {
+                let Some(node) = self.nodes.get_mut(name) else { continue };
                 if new_node == Some(name) {
-                    node.tasks.insert(id);
+                    node.add_task(id, &after.spec);
                 } else {
-                    node.tasks.remove(&id);
+                    node.remove_task(id);
                 }
-                node.version += u64::from(list_changed);
+                node.version += 1;
+                self.turn.nodes.insert(name.clone());
+                if placed_anew {
+                    self.turn.held.insert(name.clone());
+                }
             }
         }
-        let placed_anew = old_node != new_node;
         if settled {
             self.tasks.remove(&id);
         } else {
-            self.tasks.insert(id, Arc::new(LiveTask { task: after, waiting: None }));
+            self.tasks.insert(id, Arc::new(LiveTask { task: after, class }));
         }
-        if list_changed {
-            self.turn.nodes.extend(nodes.iter().cloned());
-        }
-        if placed_anew {
-            nodes.iter().for_each(|name| self.derive_held(name));
-        }
-        self.turn.schedule |= freed || pending;
+        self.turn.schedule |= freed || waits;
     }
 
     /// A user asked for a task's end.

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::domain::ids::{IdSequence, NodeName, TaskId, TaskName};
-use crate::domain::node::Conditions;
-use crate::domain::placement::{Held, NodeView, Readiness};
-use crate::domain::spec::TaskKind;
+use crate::domain::queue::Queue;
 use crate::domain::state::State;
-use crate::store::{NodeRecord, Store, StoreFault};
+use crate::store::{Store, StoreFault};
 use crate::{error, info};
 
-use super::super::signal::Signal;
-use super::super::view::{Changes, Figures, LiveTask, NodeEntry, View};
+use super::super::view::{Changes, LiveTask, NodeEntry, View};
 use super::Now;
 use super::Reply;
 use super::action::{ActFault, Action, OnFault};
+use super::node::Node;
 use super::submit::Unanswered;
 
 /// What the engine is told at start and never changes.
@@ -43,8 +41,8 @@ pub(super) struct Core {
     pub(super) ids: IdSequence,
     /// Every task that is not settled.
     pub(super) tasks: BTreeMap<TaskId, Arc<LiveTask>>,
-    /// Those of them that wait, in the order of submission.
-    pub(super) pending: BTreeSet<TaskId>,
+    /// Those of them that wait.
+    pub(super) queue: Queue,
     /// When waiting tasks give up.
     pub(super) give_up: BTreeSet<(Instant, TaskId)>,
     pub(super) names: HashMap<TaskName, TaskId>,
@@ -61,83 +59,14 @@ pub(super) struct Core {
 pub(super) struct Turn {
     pub(super) tasks: BTreeSet<TaskId>,
     pub(super) nodes: BTreeSet<NodeName>,
+    /// Nodes whose tasks are others now: what is held there has to be derived anew.
+    pub(super) held: BTreeSet<NodeName>,
     /// Something was added or freed, so waiting tasks may find a place.
     pub(super) schedule: bool,
     pub(super) last_event: Option<u64>,
     pub(super) submissions: Vec<Unanswered>,
     /// Sent after the commit.
     pub(super) answers: Vec<Box<dyn FnOnce() + Send>>,
-}
-
-/// A node in memory: what is stored of it, and what only the living Host knows.
-pub(super) struct Node {
-    pub(super) record: Arc<NodeRecord>,
-    /// When it last called.
-    pub(super) heard: Instant,
-    /// It has sent a complete inventory since it registered, returned, or the Host started.
-    pub(super) present: bool,
-    pub(super) last_heartbeat_ms: Option<u64>,
-    pub(super) figures: Arc<Figures>,
-    pub(super) conditions: Option<Conditions>,
-    pub(super) unknown: Arc<BTreeSet<TaskId>>,
-    /// How often it was asked for a complete inventory since the Host started; part of the epoch it is told.
-    pub(super) calls_for_inventory: u64,
-    /// Tasks that its last complete inventory lacked although they were seen there: gone if the next one lacks them too.
-    pub(super) suspects: BTreeSet<TaskId>,
-    /// Grows whenever its list of tasks changes.
-    pub(super) version: u64,
-    pub(super) signal: Arc<Signal>,
-    /// Tasks placed there that are not settled.
-    pub(super) tasks: BTreeSet<TaskId>,
-    /// Derived from them.
-    pub(super) held: Held,
-    /// The part of it that VPS tasks hold.
-    pub(super) vps_held: Held,
-}
-
-impl Node {
-    pub(super) fn new(record: NodeRecord, now: Now) -> Self {
-        Self {
-            record: Arc::new(record),
-            heard: now.instant,
-            present: false,
-            last_heartbeat_ms: None,
-            figures: Arc::default(),
-            conditions: None,
-            unknown: Arc::default(),
-            calls_for_inventory: 0,
-            suspects: BTreeSet::new(),
-            version: 1,
-            signal: Arc::new(Signal::starting_at(1)),
-            tasks: BTreeSet::new(),
-            held: Held::default(),
-            vps_held: Held::default(),
-        }
-    }
-
-    /// The `host_epoch` that this node is told.
-    pub(super) fn epoch(&self, host: &str) -> String {
-        format!("{host}-{}", self.calls_for_inventory)
-    }
-
-    pub(super) fn readiness(&self) -> Readiness {
-        match (self.record.silent, self.record.draining, self.present) {
-            (true, _, _) => Readiness::Offline,
-            (false, true, _) => Readiness::Draining,
-            (false, false, false) => Readiness::Joining,
-            (false, false, true) => Readiness::Ready,
-        }
-    }
-
-    pub(super) fn view(&self) -> NodeView<'_> {
-        NodeView {
-            name: &self.record.name,
-            readiness: self.readiness(),
-            inventory: &self.record.inventory,
-            conditions: self.conditions.unwrap_or_default(),
-            held: &self.held,
-        }
-    }
 }
 
 /// The instance in this cluster's ids: two clusters that share a Docker daemon would else give the same id to what is
@@ -156,7 +85,7 @@ impl Core {
             settings,
             view: view.clone(),
             tasks: BTreeMap::new(),
-            pending: BTreeSet::new(),
+            queue: Queue::default(),
             give_up: BTreeSet::new(),
             names: HashMap::new(),
             nodes: BTreeMap::new(),
@@ -203,6 +132,7 @@ impl Core {
             self.schedule(now)?;
         }
         self.answer_submissions(now)?;
+        self.derive_held();
         self.store.commit()
     }
 
@@ -268,7 +198,7 @@ impl Core {
     fn fill(&mut self, now: Now) -> Result<(), StoreFault> {
         let mut before = std::mem::take(&mut self.nodes);
         self.tasks.clear();
-        self.pending.clear();
+        self.queue = Queue::default();
         self.give_up.clear();
         self.names.clear();
         for record in self.store.nodes()? {
@@ -282,7 +212,7 @@ impl Core {
                 },
                 None => Node::new(record, now),
             };
-            node.tasks.clear();
+            node.clear_tasks();
             self.nodes.insert(node.record.name.clone(), node);
         }
         for task in self.store.live_tasks()? {
@@ -291,33 +221,27 @@ impl Core {
                 self.names.insert(name.clone(), id);
             }
             if let Some(node) = task.placement.as_ref().and_then(|placement| self.nodes.get_mut(&placement.node)) {
-                node.tasks.insert(id);
+                node.add_task(id, &task.spec);
             }
-            if task.standing.state == State::Pending {
-                self.pending.insert(id);
-            }
-            self.tasks.insert(id, Arc::new(LiveTask { task, waiting: None }));
+            let waits = task.standing.state == State::Pending;
+            let class = waits.then(|| self.queue.insert(id, &task.spec));
+            self.tasks.insert(id, Arc::new(LiveTask { task, class }));
             self.watch_patience(id, now);
         }
-        let names: Vec<NodeName> = self.nodes.keys().cloned().collect();
-        names.iter().for_each(|name| self.derive_held(name));
+        self.turn.held = self.nodes.keys().cloned().collect();
+        self.derive_held();
         self.turn.schedule = true;
         Ok(())
     }
 
-    /// What a node's tasks hold, from the tasks themselves.
-    pub(super) fn derive_held(&mut self, name: &NodeName) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        let (mut held, mut vps_held) = (Held::default(), Held::default());
-        for live in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
-            let Some(placement) = &live.task.placement else { continue };
-            held.add(&live.task.spec, placement);
-            if matches!(live.task.spec.kind, TaskKind::Vps { .. }) {
-                vps_held.add(&live.task.spec, placement);
+    /// What tasks hold on nodes where they are others now, from the tasks themselves: once a turn and node, however many
+    /// came or went.
+    pub(super) fn derive_held(&mut self) {
+        for name in std::mem::take(&mut self.turn.held) {
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.derive_held(&self.tasks);
             }
         }
-        node.held = held;
-        node.vps_held = vps_held;
     }
 
     /// Shows readers what this turn changed, and wakes who waits for it.
@@ -331,6 +255,7 @@ impl Core {
             changes.tasks = self.turn.tasks.iter().map(|id| (*id, self.tasks.get(id).cloned())).collect();
             changes.nodes = self.turn.nodes.iter().map(|name| (name.clone(), entry(name))).collect();
         }
+        changes.reasons = self.queue.take_news();
         let wake: Vec<_> = changes.nodes.iter().filter_map(|(name, _)| self.nodes.get(name)).collect();
         self.view.publish(changes, afresh);
         for node in wake {

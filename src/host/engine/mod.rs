@@ -8,6 +8,7 @@ mod action;
 mod apply;
 mod core;
 mod desired;
+mod node;
 mod nodes;
 mod observed;
 mod queue;

@@ -12,7 +12,8 @@ use crate::sys::random;
 use super::Now;
 use super::action::{ActFault, Beat, Registration};
 use super::apply::Facts;
-use super::core::{Core, Node};
+use super::core::Core;
+use super::node::Node;
 
 impl Core {
     /// A Runner wants to be a node. The same Runner may ask again and gets the same session; another one on the same

@@ -143,7 +143,8 @@ impl Core {
                 left.push((target, id));
                 continue;
             };
-            let reason = live.waiting.as_deref().unwrap_or("no node has room now").to_owned();
+            let reason = self.queue.reason(live.task.id);
+            let reason = reason.as_deref().unwrap_or("no node has room now").to_owned();
             let event = Event::GivenUp { reason: reason.clone() };
             // Never refused: it waits.
             let _ = self.apply(id, &event, Facts::default(), "was not to wait", now)?;
@@ -156,7 +157,7 @@ impl Core {
     fn submit_answer(&self, tasks: &[(String, TaskId)], refused: Vec<(String, String)>) -> SubmitAnswer {
         let first = tasks.first().and_then(|(_, id)| self.tasks.get(id));
         let node = first.and_then(|live| live.task.placement.as_ref()).and_then(|at| self.nodes.get(&at.node));
-        let message = match (tasks, node, first.and_then(|live| live.waiting.as_ref())) {
+        let message = match (tasks, node, first.and_then(|live| self.queue.reason(live.task.id))) {
             ([_], Some(node), _) => format!("Task accepted and placed on {}.", node.record.name),
             ([_], None, Some(waiting)) => format!("Task accepted; it waits: {waiting}"),
             ([_], None, None) => "Task accepted; it waits.".to_owned(),
@@ -194,7 +195,6 @@ fn new_task(id: TaskId, batch: TaskId, spec: TaskSpec, now: Now) -> Task {
         completed_ms: None,
         ssh_port: None,
         host_keys: Vec::new(),
-        passed: 0,
         stdout_bytes: None,
         stderr_bytes: None,
         unit: None,

@@ -89,7 +89,7 @@ impl Bench {
         let held: Vec<&Task> = core.tasks.values().map(|live| &live.task).collect();
         assert_eq!(stored.iter().collect::<Vec<_>>(), held, "memory and database differ");
         for task in &stored {
-            assert_eq!(core.pending.contains(&task.id), task.standing.state == State::Pending);
+            assert_eq!(core.queue.contains(task.id), task.standing.state == State::Pending);
             let node = task.placement.as_ref().and_then(|placement| core.nodes.get(&placement.node));
             assert!(node.is_none_or(|node| node.tasks.contains(&task.id)), "{} is on its node's list", task.id);
             assert_eq!(task.standing.state == State::Pending, task.placement.is_none());
@@ -296,7 +296,7 @@ fn what_does_not_fit_now_waits_with_a_reason_and_is_placed_when_room_is_freed() 
     let first = bench.submit(command(4)).expect("accepted");
     let second = bench.submit(command(3)).expect("accepted");
     assert_eq!((bench.state(first), bench.state(second)), (State::Assigning, State::Pending));
-    let waiting = bench.view.task(second).expect("live").waiting.clone().expect("a reason");
+    let waiting = bench.view.reason(&bench.view.task(second).expect("live")).expect("a reason");
     assert!(waiting.contains("n1"), "{waiting}");
     assert_eq!(bench.control(second, Control::Pause).expect_err("waiting").status, 400);
     bench.kill(first).expect("kill");

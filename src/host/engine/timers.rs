@@ -83,8 +83,9 @@ impl Core {
                 break;
             }
             self.give_up.pop_first();
-            let Some(live) = self.tasks.get(&id).filter(|_| self.pending.contains(&id)) else { continue };
-            let why = live.waiting.as_deref().unwrap_or("no node had room");
+            let Some(live) = self.tasks.get(&id).filter(|_| self.queue.contains(id)) else { continue };
+            let why = self.queue.reason(live.task.id);
+            let why = why.as_deref().unwrap_or("no node had room");
             let reason = format!("waited longer than it was to (max_wait): {why}");
             // Refused only where it is no longer waiting.
             let _ = self.apply(id, &Event::GivenUp { reason }, Facts::default(), "waited too long", now)?;

@@ -41,7 +41,7 @@ impl Api {
         }
         let filter = filter(head)?;
         let rows = self.engine.view.vps();
-        let wanted = rows.iter().filter(|live| {
+        let wanted = rows.iter().filter(|(live, _)| {
             let task = &live.task;
             let node = task.placement.as_ref().map(|placement| &placement.node);
             filter.state.is_none_or(|state| task.standing.state == state)
@@ -55,11 +55,12 @@ impl Api {
 
     fn list(&self, kind: &str, head: &Head) -> Result<Vec<Listed>, ActFault> {
         let tasks = self.readers.list(kind, &filter(head)?).map_err(unreadable)?;
-        let waiting = |task: &Task| self.engine.view.task(task.id).and_then(|live| live.waiting.clone());
+        let waiting = |task: &&Task| task.standing.state == State::Pending;
+        let mut reasons = self.engine.view.reasons(tasks.iter().filter(waiting).map(|task| task.id)).into_iter();
         Ok(tasks
             .into_iter()
             .map(|task| {
-                let why = if task.standing.state == State::Pending { waiting(&task) } else { None };
+                let why = if waiting(&&task) { reasons.next().flatten() } else { None };
                 (task, why)
             })
             .collect())

@@ -45,14 +45,14 @@ impl Api {
         // ceases to be live.
         if let Ok(id) = text.parse::<TaskId>() {
             if let Some(live) = live(id) {
-                return Ok((live.task.clone(), live.waiting.clone()));
+                return Ok((live.task.clone(), self.engine.view.reason(&live)));
             }
             let stored = self.readers.task(id).map_err(unreadable)?;
             return stored.map(|task| (task, None)).ok_or_else(not_found);
         }
         let name: TaskName = text.parse().map_err(|_| not_found())?;
         if let Some(live) = self.engine.view.holder(&name) {
-            return Ok((live.task.clone(), live.waiting.clone()));
+            return Ok((live.task.clone(), self.engine.view.reason(&live)));
         }
         let stored = self.readers.task_named(&name).map_err(unreadable)?;
         stored.map(|task| (task, None)).ok_or_else(not_found)

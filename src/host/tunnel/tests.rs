@@ -106,14 +106,14 @@ impl Proxy {
             completed_ms: None,
             ssh_port: port,
             host_keys: Vec::new(),
-            passed: 0,
             stdout_bytes: None,
             stderr_bytes: None,
             unit: None,
         };
         let changes = Changes {
-            tasks: vec![(id, Some(Arc::new(LiveTask { task, waiting: None })))],
+            tasks: vec![(id, Some(Arc::new(LiveTask { task, class: None })))],
             nodes: vec![(name, Some(Arc::new(node)))],
+            ..Changes::default()
         };
         self.view.publish(changes, false);
     }

@@ -109,10 +109,11 @@ impl Agent {
         if event.labels.attempt != task.record.attempt {
             return;
         }
-        if event.action == DockerAction::Die
-            && let Some(running) = &task.running
-        {
-            running.died.set();
+        if event.action == DockerAction::Die {
+            task.exit_code = event.exit_code.filter(|_| task.record.is_command());
+            if let Some(running) = &task.running {
+                running.died.set();
+            }
         }
         if event.action == DockerAction::Destroy && task.retired && task.running.is_none() {
             // The user has removed a container that was kept.
@@ -123,6 +124,7 @@ impl Agent {
         }
         let ran = !matches!(task.record.phase, Phase::Starting { .. });
         match event.action {
+            DockerAction::Die if task.record.is_command() => task.look = Some(now),
             DockerAction::Die if ran => {
                 task.deaths.push_back(now);
                 task.look = Some(now + AFTER_DEATH);

@@ -7,7 +7,7 @@ use crate::domain::reconcile::{self, Had};
 use crate::domain::state::Want;
 use crate::runner::executor::docker_parse::{Container, ContainerState};
 use crate::runner::order::Wanted;
-use crate::runner::record::{Phase, Record};
+use crate::runner::record::{COMMAND, Phase, Record};
 use crate::runner::work::Job;
 use crate::sys::shutdown::Stop;
 
@@ -33,6 +33,33 @@ pub(super) struct Task {
     pub(super) acknowledged: bool,
     /// Nothing is said of it any more; its container is kept.
     pub(super) retired: bool,
+    /// The Host has what it wrote, or will never get it. (A VPS writes nothing.)
+    pub(super) output_settled: bool,
+    /// How its container ended, as Docker has told.
+    pub(super) exit_code: Option<i32>,
+    /// Of a task of the supervisor's: what it was asked last, and has not answered yet.
+    pub(super) asked: Option<Asked>,
+    /// In seconds, for the message.
+    pub(super) time_limit: Option<u64>,
+}
+
+/// What is asked of the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Start,
+    Pause,
+    Resume,
+    Stop,
+}
+
+impl Asked {
+    /// A task that is in this phase shows that it was done.
+    pub(super) fn is_answered(self, phase: &Phase) -> bool {
+        match (self, phase) {
+            (Self::Start, _) | (Self::Pause, Phase::Paused) | (Self::Resume, Phase::Running { .. }) => true,
+            (Self::Pause | Self::Resume | Self::Stop, _) => false,
+        }
+    }
 }
 
 /// The operation on a task.
@@ -64,13 +91,20 @@ impl Task {
             not_before: None,
             acknowledged: false,
             retired: false,
+            output_settled: false,
+            exit_code: None,
+            asked: None,
+            time_limit: None,
         }
     }
 
     /// As the difference wants it.
     pub(super) fn had(&self) -> Had {
         let phase = match &self.record.phase {
-            Phase::Ended(_) => reconcile::Phase::Ended { acknowledged: self.acknowledged },
+            Phase::Ended(_) => {
+                let settled = self.output_settled || !self.record.is_command();
+                reconcile::Phase::Ended { acknowledged: self.acknowledged && settled }
+            }
             _ if self.record.stopping => reconcile::Phase::Stopping,
             Phase::Starting { .. } => reconcile::Phase::Starting,
             Phase::Running { .. } => reconcile::Phase::Running,
@@ -84,6 +118,7 @@ impl Task {
 pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Instant) -> Option<Job> {
     match &task.record.phase {
         Phase::Ended(_) => None,
+        _ if task.record.supervised => None,
         // It was begun before this process was started, or could not be finished.
         _ if task.record.stopping => Some(Job::Stop),
         Phase::Starting { .. } if task.record.container.is_some() && due => Some(Job::Look { patience_over: false }),
@@ -91,6 +126,10 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
             let wanted = wanted.filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
             Some(Job::Start(Box::new(wanted.order.clone())))
         }
+        Phase::Running { .. } | Phase::Paused if task.record.is_command() => match task.exit_code {
+            Some(code) => Some(Job::Finish { code }),
+            None => due.then_some(Job::Look { patience_over: false }),
+        },
         Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
         Phase::Running { .. } | Phase::Paused => due.then(|| Job::Look {
             patience_over: task.between.is_some_and(|since| now.duration_since(since) > PATIENCE),
@@ -101,7 +140,7 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
 pub(super) fn kind(job: &Job) -> Kind {
     match job {
         Job::Start(_) => Kind::Start,
-        Job::Look { .. } => Kind::Look,
+        Job::Look { .. } | Job::Finish { .. } => Kind::Look,
         Job::Pause => Kind::Pause,
         Job::Resume => Kind::Resume,
         Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,
@@ -123,8 +162,8 @@ pub(super) fn gives_way(running: Kind, wanted: Kind) -> bool {
 
 /// A record made from a container. Its revision is later than any that the lost record can have had.
 pub(super) fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Record {
-    // Docker restarts it, so it was running once: that policy is set only then.
-    let ran = container.restarts;
+    // Docker restarts a VPS, so it was running once: that policy is set only then. A command's container runs at once.
+    let ran = container.restarts || (container.labels.kind == COMMAND && container.started_at.is_some());
     let phase = match container.state {
         ContainerState::Paused => Phase::Paused,
         _ if ran => Phase::Running { note: Some("found again after its record was lost".to_owned()) },

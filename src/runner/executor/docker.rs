@@ -5,7 +5,10 @@ use std::io::Read;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::docker_parse::{Complaint, Container, DockerEvent, Glimpse, complaint, event, inspected, listed, plain};
+use super::docker_parse::{
+    Complaint, Container, DockerEvent, Glimpse, ImageConfig, complaint, event, image_config, inspected, listed, plain,
+};
+use super::together::Together;
 use super::{Owner, docker_args};
 use crate::sys::command::{CommandFault, Output, Program};
 use crate::sys::shutdown::Stop;
@@ -45,12 +48,19 @@ pub struct Docker {
     owner: Owner,
     running: Mutex<usize>,
     ended: Condvar,
+    removals: Together,
 }
 
 impl Docker {
     /// `command` is the program, `docker`; `owner` says whose containers are looked at.
     pub fn new(command: &str, owner: Owner) -> Self {
-        Self { command: command.to_owned(), owner, running: Mutex::new(0), ended: Condvar::new() }
+        Self {
+            command: command.to_owned(),
+            owner,
+            running: Mutex::new(0),
+            ended: Condvar::new(),
+            removals: Together::default(),
+        }
     }
 
     /// Whose containers are looked at.
@@ -110,15 +120,32 @@ impl Docker {
         self.call(docker_args::stop(container, grace_s), limit).map(drop)
     }
 
-    /// Removes a container, dead or alive. That it is not there is no error.
+    /// Removes a container, dead or alive. That it is not there is no error. Those that are to be removed at the same time
+    /// are removed by one call: a hundred commands that end together would else make a hundred.
     ///
     /// # Errors
     /// See [`DockerFault`].
     pub fn remove(&self, container: &str) -> Result<(), DockerFault> {
-        match self.call(docker_args::remove(container), 2 * QUICK) {
+        let is_done = self
+            .removals
+            .together(container, |containers| self.call(docker_args::remove(containers), 2 * QUICK).is_ok());
+        if is_done {
+            return Ok(());
+        }
+        // One of them could not be: which, and why, is told for each alone.
+        match self.call(docker_args::remove(&[container.to_owned()]), 2 * QUICK) {
             Err(fault) if fault.kind == Complaint::NoSuchContainer => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// What an image runs by itself, and as whom.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn image_config(&self, image: &str) -> Result<ImageConfig, DockerFault> {
+        let output = self.call(docker_args::image_config(image), QUICK)?;
+        image_config(&output.stdout).map_err(|text| DockerFault { kind: Complaint::Other, text, timed_out: false })
     }
 
     /// Starts a container that has ended; one that runs stays as it is.

@@ -3,23 +3,22 @@
 use std::net::IpAddr;
 
 use super::docker_parse::INSPECT;
-use super::{ATTEMPT, CLUSTER, KIND, NODE, Owner, TASK, vps_name};
+use super::{ATTEMPT, CLUSTER, KIND, NODE, Owner, TASK, command_name, vps_name};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::pinning::Pinned;
 use crate::domain::spec::Mount;
 use crate::runner::supervise::box_file;
 
-/// Everything that goes into the `docker run` of a VPS.
+/// Everything that goes into the `docker run` of a task.
 #[derive(Clone, Debug)]
-pub struct VpsRun {
+pub struct ContainerRun {
     pub owner: Owner,
     pub task: TaskId,
     pub attempt: Attempt,
     /// An image id: a tag may mean another image on the next node.
     pub image: String,
-    /// Where port 22 of the container is published.
-    pub address: IpAddr,
-    pub port: u16,
+    /// A VPS, with the place where port 22 of the container is published; None: a command.
+    pub vps: Option<(IpAddr, u16)>,
     /// None: not pinned at all.
     pub pinned: Option<Pinned>,
     /// It has cores of its own; else its CPU weight is low.
@@ -43,31 +42,38 @@ pub struct VpsRun {
 /// has, so it still moves.
 const LOW_CPU_SHARES: u32 = 102;
 
-/// `docker run` for a VPS: the one call on the way to a shell.
-pub fn run_vps(run: &VpsRun) -> Vec<String> {
+/// `docker run` for a task: the one call on the way to its start.
+pub fn run_task(run: &ContainerRun) -> Vec<String> {
     let mut argv = Words::of(["run", "-d"]);
-    argv.option("--name", vps_name(run.task));
-    // The words of /etc/hostname and the prompt: the container's id would tell the user nothing.
-    argv.option("--hostname", format!("vps-{}", run.task));
+    argv.option("--name", run.name());
+    match run.vps {
+        // The words of /etc/hostname and the prompt: the container's id would tell the user nothing.
+        Some(_) => argv.option("--hostname", format!("vps-{}", run.task)),
+        // A bridge would cost more than all else; and a command reaches what its node reaches.
+        None => argv.option("--network", "host"),
+    }
     for (label, value) in [
         (CLUSTER, run.owner.cluster.clone()),
         (NODE, run.owner.node.clone()),
         (TASK, run.task.to_string()),
         (ATTEMPT, run.attempt.to_string()),
-        (KIND, "vps".to_owned()),
+        (KIND, if run.vps.is_some() { "vps" } else { "command" }.to_owned()),
     ] {
         argv.option("--label", format!("{label}={value}"));
     }
     // A container that dies before its SSH server answers has failed, and must not be tried again by Docker.
-    // Once it runs this becomes unless-stopped.
+    // Once a VPS runs this becomes unless-stopped; a command runs once.
     argv.option("--restart", "no");
-    // An image's own user could not start an SSH server that lets root in.
+    // An image's own user could not start an SSH server that lets root in, nor write where a command's output goes. The
+    // command itself runs as the image's user again.
     argv.option("--user", "0:0");
     // An image may name another signal, which our process 1 would not take for the end.
     argv.option("--stop-signal", "TERM");
     // A daemon with `"init": true` would put a process 1 of its own before ours.
     argv.word("--init=false");
-    argv.option("--publish", format!("{}:{}:22", bracketed(run.address), run.port));
+    if let Some((address, port)) = run.vps {
+        argv.option("--publish", format!("{}:{port}:22", bracketed(address)));
+    }
     if let Some(pinned) = &run.pinned {
         argv.option("--cpuset-cpus", pinned.cpus.to_string());
         if !pinned.mems.0.is_empty() {
@@ -89,7 +95,8 @@ pub fn run_vps(run: &VpsRun) -> Vec<String> {
     if run.privileged {
         argv.word("--privileged");
     }
-    // Logs of a VPS are read when it fails to start; without a limit they fill the node's disk.
+    // Logs are read when a start fails (what a command writes goes to files of its own); without a limit they fill the
+    // node's disk.
     argv.option("--log-driver", "json-file");
     argv.option("--log-opt", "max-size=10m");
     argv.option("--log-opt", "max-file=2");
@@ -107,6 +114,13 @@ pub fn run_vps(run: &VpsRun) -> Vec<String> {
     argv.word("supervise");
     argv.word("--in-container");
     argv.0
+}
+
+impl ContainerRun {
+    /// The container's name.
+    pub fn name(&self) -> String {
+        if self.vps.is_some() { vps_name(self.task) } else { command_name(self.task) }
+    }
 }
 
 /// Lists our containers, also those that do not run: see [`super::docker_parse::listed`].
@@ -144,9 +158,11 @@ pub fn stop(container: &str, grace_s: u32) -> Vec<String> {
     Words::of(["stop", "--time", &grace_s.to_string(), container]).0
 }
 
-/// Removes a container, dead or alive, with its anonymous volumes.
-pub fn remove(container: &str) -> Vec<String> {
-    Words::of(["rm", "--force", "--volumes", container]).0
+/// Removes containers, dead or alive, with their anonymous volumes.
+pub fn remove(containers: &[String]) -> Vec<String> {
+    let mut argv = Words::of(["rm", "--force", "--volumes"]);
+    containers.iter().for_each(|container| argv.word(container));
+    argv.0
 }
 
 /// `pause` or `unpause`.
@@ -167,6 +183,11 @@ pub fn last_lines(container: &str, lines: u32) -> Vec<String> {
 /// The id of an image, if it is there.
 pub fn image_id(image: &str) -> Vec<String> {
     Words::of(["image", "inspect", "--format", "{{.Id}}", image]).0
+}
+
+/// What an image runs by itself, and as whom: see [`super::docker_parse::image_config`].
+pub fn image_config(image: &str) -> Vec<String> {
+    Words::of(["image", "inspect", "--format", super::docker_parse::IMAGE_CONFIG, image]).0
 }
 
 /// Reads an image from its input.
@@ -227,14 +248,13 @@ impl Words {
 mod tests {
     use super::*;
 
-    fn plain() -> VpsRun {
-        VpsRun {
+    fn plain() -> ContainerRun {
+        ContainerRun {
             owner: Owner { cluster: "c1".to_owned(), node: "node1".to_owned() },
             task: TaskId::from_u64(42),
             attempt: Attempt(1),
             image: "sha256:abc".to_owned(),
-            address: "192.0.2.1".parse().expect("an address"),
-            port: 30_001,
+            vps: Some(("192.0.2.1".parse().expect("an address"), 30_001)),
             pinned: None,
             exclusive: false,
             memory: None,
@@ -263,13 +283,23 @@ mod tests {
             --mount type=bind,source=/s/tasks/42.1/box,target=/.hakuriver/task,readonly \
             --mount type=bind,source=/s/tasks/42.1/out,target=/.hakuriver/out \
             --entrypoint /.hakuriver/hakuriver sha256:abc supervise --in-container";
-        assert_eq!(run_vps(&plain()).join(" "), expected);
+        assert_eq!(run_task(&plain()).join(" "), expected);
+    }
+
+    #[test]
+    fn a_command_has_the_nodes_network_and_no_port() {
+        let argv = run_task(&ContainerRun { vps: None, exclusive: true, ..plain() });
+        assert_eq!(values(&argv, "--name"), ["hakuriver-task-42"]);
+        assert_eq!(values(&argv, "--network"), ["host"]);
+        assert!(values(&argv, "--label").contains(&"hakuriver.kind=command"));
+        assert!(!argv.iter().any(|word| matches!(word.as_str(), "--publish" | "--hostname" | "--rm")), "{argv:?}");
     }
 
     #[test]
     fn a_pinned_vps_has_its_cores_and_no_low_weight() {
         let pinned = Pinned { cpus: "0-1,4".parse().expect("a list"), mems: "0".parse().expect("a list") };
-        let argv = run_vps(&VpsRun { pinned: Some(pinned), exclusive: true, memory: Some(4_000_000_000), ..plain() });
+        let argv =
+            run_task(&ContainerRun { pinned: Some(pinned), exclusive: true, memory: Some(4_000_000_000), ..plain() });
         assert_eq!(values(&argv, "--cpuset-cpus"), ["0-1,4"]);
         assert_eq!(values(&argv, "--cpuset-mems"), ["0"]);
         assert_eq!(values(&argv, "--memory"), ["4000000000"]);
@@ -280,13 +310,13 @@ mod tests {
     #[test]
     fn memory_of_all_numa_nodes_is_no_option() {
         let pinned = Pinned { cpus: "3".parse().expect("a list"), mems: "".parse().expect("a list") };
-        let argv = run_vps(&VpsRun { pinned: Some(pinned), ..plain() });
+        let argv = run_task(&ContainerRun { pinned: Some(pinned), ..plain() });
         assert!(values(&argv, "--cpuset-mems").is_empty());
     }
 
     #[test]
     fn two_gpus_are_one_word_with_quotes_in_it() {
-        let argv = run_vps(&VpsRun { gpus: vec!["GPU-a".to_owned(), "GPU-b".to_owned()], ..plain() });
+        let argv = run_task(&ContainerRun { gpus: vec!["GPU-a".to_owned(), "GPU-b".to_owned()], ..plain() });
         assert_eq!(values(&argv, "--gpus"), ["\"device=GPU-a,GPU-b\""]);
     }
 
@@ -298,7 +328,7 @@ mod tests {
             read_only,
         };
         let mounts = vec![mount("/data", "/d", true), mount("/a,readonly", "/x\"y", false), mount("/c d", "/e", false)];
-        let argv = run_vps(&VpsRun { mounts, workdir: Some("/shared".to_owned()), privileged: true, ..plain() });
+        let argv = run_task(&ContainerRun { mounts, workdir: Some("/shared".to_owned()), privileged: true, ..plain() });
         assert_eq!(
             values(&argv, "--mount")[3..],
             [
@@ -313,7 +343,7 @@ mod tests {
 
     #[test]
     fn ipv6_addresses_stand_in_brackets() {
-        let argv = run_vps(&VpsRun { address: "::1".parse().expect("an address"), ..plain() });
+        let argv = run_task(&ContainerRun { vps: Some(("::1".parse().expect("an address"), 30_001)), ..plain() });
         assert_eq!(values(&argv, "--publish"), ["[::1]:30001:22"]);
     }
 

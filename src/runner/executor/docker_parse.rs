@@ -68,6 +68,8 @@ pub struct DockerEvent {
     pub container: String,
     pub labels: Labels,
     pub action: DockerAction,
+    /// With [`DockerAction::Die`]: how it ended.
+    pub exit_code: Option<i32>,
 }
 
 /// What happened to it. Everything else that Docker tells is of no account here.
@@ -230,7 +232,31 @@ pub fn event(line: &str) -> Option<DockerEvent> {
         "destroy" => DockerAction::Destroy,
         _ => return None,
     };
-    Some(DockerEvent { container: line.actor.id, labels: labels(&line.actor.attributes?)?, action })
+    let attributes = line.actor.attributes?;
+    let exit_code =
+        attributes.get("exitCode").filter(|_| action == DockerAction::Die).and_then(|code| code.parse().ok());
+    Some(DockerEvent { container: line.actor.id, labels: labels(&attributes)?, action, exit_code })
+}
+
+/// The template for `docker image inspect --format`: what [`image_config`] reads.
+pub const IMAGE_CONFIG: &str = r#"{"entrypoint":{{json .Config.Entrypoint}},"user":{{json .Config.User}}}"#;
+
+/// What an image runs by itself, and as whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeJson)]
+pub struct ImageConfig {
+    /// What stands before a command's own words.
+    pub entrypoint: Option<Vec<String>>,
+    /// `USER[:GROUP]`, names or numbers; empty: root.
+    pub user: Option<String>,
+}
+
+/// Reads what [`IMAGE_CONFIG`] makes Docker print.
+///
+/// # Errors
+/// One sentence: Docker printed something that we do not know.
+pub fn image_config(stdout: &[u8]) -> Result<ImageConfig, String> {
+    json::decode(stdout.trim_ascii())
+        .map_err(|fault| format!("docker image inspect printed what this program cannot read: {fault}"))
 }
 
 /// Reads the list of [`super::docker_args::list`]: container ids, and what they do.

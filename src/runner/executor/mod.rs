@@ -8,6 +8,7 @@ pub mod docker_args;
 pub mod docker_parse;
 pub mod process;
 pub mod scope;
+mod together;
 
 use crate::domain::ids::{Attempt, TaskId};
 
@@ -35,6 +36,11 @@ pub struct Labels {
     pub task: TaskId,
     pub attempt: Attempt,
     pub kind: String,
+}
+
+/// The name of a command's container.
+pub fn command_name(task: TaskId) -> String {
+    format!("hakuriver-task-{task}")
 }
 
 /// The name of a VPS's container.

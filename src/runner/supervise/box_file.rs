@@ -36,6 +36,31 @@ pub struct BoxFile {
     pub argv: Vec<String>,
     /// The task's environment (name, value), added to the container's own.
     pub env: Vec<(String, String)>,
+    /// Command: `USER[:GROUP]`, names of the image or numbers; empty: root.
+    #[nserde(default)]
+    pub user: String,
+    /// Command: TERM after so long, KILL after a grace.
+    #[nserde(default)]
+    pub time_limit_seconds: Option<u64>,
+}
+
+/// In `OUT`: how a command ended, an [`ExitFile`].
+pub const EXIT: &str = "exit.json";
+
+/// What the supervisor in a container writes when its command has ended.
+#[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
+pub struct ExitFile {
+    /// None: it could not be started; see `fault`.
+    pub code: Option<i32>,
+    /// The signal that ended it; `code` is 128 + n then.
+    pub signal: Option<i32>,
+    pub timed_out: bool,
+    /// Milliseconds since 1970.
+    pub started_ms: Option<u64>,
+    pub ended_ms: Option<u64>,
+    /// Why it could not be started: for the user.
+    pub fault: Option<String>,
 }
 
 impl BoxFile {
@@ -47,8 +72,8 @@ impl BoxFile {
             task_id: task_id.to_owned(),
             keys: keys.to_vec(),
             host_key_seed: host_key_seed.to_owned(),
-            argv: Vec::new(),
             env: env.to_vec(),
+            ..Self::default()
         }
     }
 }

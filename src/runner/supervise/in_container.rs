@@ -6,13 +6,13 @@
 use std::path::Path;
 
 use super::box_file::{BOX, BoxFile, FILE, UNUSABLE};
-use super::vps;
+use super::{command, vps};
 use crate::api::json;
 use crate::sys::file;
 use crate::sys::init::Init;
 
-/// A box holds keys and an environment: far less than this.
-const LARGEST_BOX: usize = 4 << 20;
+/// A submission has 16 MiB at most, and JSON may double it.
+const LARGEST_BOX: usize = 32 << 20;
 
 /// Does what `/.hakuriver/task/task.json` says; returns the exit status for the container.
 pub fn main() -> i32 {
@@ -23,6 +23,7 @@ pub fn main() -> i32 {
     };
     match read_box(&Path::new(BOX).join(FILE)) {
         Ok(task) if task.kind == "vps" => vps::run(&init, &task).unwrap_or_else(|fault| unusable(&fault)),
+        Ok(task) if task.kind == "command" => command::run(&init, &task).unwrap_or_else(|fault| unusable(&fault)),
         Ok(task) => unusable(&format!("this version of hakuriver knows no tasks of the kind '{}'", task.kind)),
         Err(fault) => unusable(&fault),
     }

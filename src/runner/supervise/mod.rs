@@ -2,6 +2,7 @@
 
 mod accounts;
 pub mod box_file;
+mod command;
 pub mod frame;
 pub mod in_container;
 pub mod node;

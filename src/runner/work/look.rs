@@ -33,6 +33,14 @@ impl Work {
                     self.note("its container ended and is being restarted");
                     return Next::LookAgain;
                 }
+                Verdict::Finished(exit) => {
+                    self.over(&exit);
+                    return Next::Nothing;
+                }
+                Verdict::NeverRan(state) => {
+                    self.never_ran(&state);
+                    return Next::Nothing;
+                }
                 Verdict::StartAgain => {
                     if let Some(next) = self.start_again() {
                         return next;

@@ -4,10 +4,12 @@
 //! What an operation changes is on disk before it is reported.
 
 mod banner;
+mod command;
 mod freeze;
 mod look;
 mod start;
 mod stop;
+mod vps;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -15,11 +17,12 @@ use std::time::Duration;
 
 use super::executor::docker::{Docker, DockerFault};
 use super::executor::docker_parse::{Complaint, Container};
-use super::executor::vps_name;
+use super::executor::{command_name, vps_name};
 use super::gate::Cancelled;
 use super::message::Message;
 use super::node::Node;
-use super::order::VpsOrder;
+use super::order::Order;
+use super::output::Outputs;
 use super::record::{Outcome, Phase, Record};
 use crate::sys::clock;
 use crate::sys::shutdown::Stop;
@@ -29,10 +32,14 @@ use crate::warning;
 #[derive(Clone)]
 pub enum Job {
     /// Start it, or go on with a start that was interrupted.
-    Start(Box<Result<VpsOrder, String>>),
+    Start(Box<Result<Order, String>>),
     /// See what Docker has, and put the record right. `patience_over`: see [`super::judge::judge`].
     Look {
         patience_over: bool,
+    },
+    /// A command's container has ended, with this exit code: tell its end.
+    Finish {
+        code: i32,
     },
     Pause,
     Resume,
@@ -56,6 +63,7 @@ pub struct Work {
     /// Set when its container died.
     pub died: Stop,
     pub tell: Sender<Message>,
+    pub outputs: Arc<Outputs>,
 }
 
 /// Why an operation ended early.
@@ -78,6 +86,7 @@ impl Work {
         let next = match job {
             Job::Start(order) => self.start(*order),
             Job::Look { patience_over } => self.look(patience_over),
+            Job::Finish { code } => self.finish(code),
             Job::Pause => self.freeze(true),
             Job::Resume => self.freeze(false),
             Job::Stop => self.stop(),
@@ -124,13 +133,19 @@ impl Work {
         } else {
             self.node.holdings.release(self.record.task);
         }
-        self.record.completed_at = Some(clock::rfc3339(clock::unix_ms()));
+        if self.record.completed_at.is_none() {
+            self.record.completed_at = Some(clock::rfc3339(clock::unix_ms()));
+        }
+        if self.record.is_command() {
+            self.record.totals = self.outputs.ended(self.record.task, self.record.attempt);
+        }
         self.change(Phase::Ended(outcome));
     }
 
     /// By what its container is called: the id, once that is known.
     fn handle(&self) -> String {
-        self.record.container.clone().unwrap_or_else(|| vps_name(self.record.task))
+        let name = if self.record.is_command() { command_name } else { vps_name };
+        self.record.container.clone().unwrap_or_else(|| name(self.record.task))
     }
 
     /// Makes a call when the daemon answers, and again if it stops answering meanwhile (so `call` must be one that may be

@@ -65,7 +65,7 @@ impl Work {
             }
         }
         let lines = self.node.docker.last_lines(&handle, 20);
-        let reason = super::start::with_lines(
+        let reason = super::vps::with_lines(
             "its container ended five times within a minute; it is stopped, and kept on the node",
             &lines,
         );

@@ -59,7 +59,10 @@ fn foreign_labels_are_passed_over_and_foreign_output_is_an_error() {
 fn events_that_matter_are_read_and_others_passed_over() {
     let line = r#"{"status":"die","id":"b78b63","from":"hakuriver-test/sshd:1","Type":"container","Action":"die","Actor":{"ID":"b78b63","Attributes":{"exitCode":"1","hakuriver.attempt":"1","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42","image":"hakuriver-test/sshd:1","name":"hakuriver-vps-42"}},"scope":"local","time":1795396342,"timeNano":1795396342791807717}"#;
     let labels = Labels { task: TaskId::from_u64(42), attempt: Attempt(1), kind: "vps".to_owned() };
-    assert_eq!(event(line), Some(DockerEvent { container: "b78b63".to_owned(), labels, action: DockerAction::Die }));
+    assert_eq!(
+        event(line),
+        Some(DockerEvent { container: "b78b63".to_owned(), labels, action: DockerAction::Die, exit_code: Some(1) })
+    );
     for (word, action) in [
         ("start", Some(DockerAction::Start)),
         ("pause", Some(DockerAction::Pause)),

@@ -1,0 +1,232 @@
+//! Commands without a container, in the agent's eyes: asked of the node's supervisor at once, without a thread or a record of our
+//! own. The truth about them is the supervisor's.
+
+use std::collections::BTreeSet;
+
+use super::Agent;
+use super::task::{Asked, Task};
+use crate::domain::ids::{Attempt, TaskId};
+use crate::domain::state::Want;
+use crate::runner::on_node;
+use crate::runner::order::{CommandOrder, Order};
+use crate::runner::outcome;
+use crate::runner::record::{COMMAND, Outcome, Phase, Record};
+use crate::runner::supervise::protocol::{TaskState, Which};
+use crate::sys::clock;
+use crate::{info, warning};
+
+fn which(record: &Record) -> Which {
+    Which { task: record.task.get(), attempt: record.attempt.0 }
+}
+
+impl Agent {
+    /// A command without a container is to be started.
+    pub(super) fn begin_supervised(&mut self, id: TaskId, attempt: Attempt, order: &CommandOrder) {
+        let mut record = Record { supervised: true, ..Record::new(id, attempt, COMMAND, &self.node.boot_id) };
+        record.exclusive = order.needs.cores > 0;
+        self.show(&record);
+        self.tasks.insert(id, Task::new(record));
+        self.send_start(id, order);
+    }
+
+    fn send_start(&mut self, id: TaskId, order: &CommandOrder) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        match on_node::start(&self.node, &task.record, order) {
+            Ok(start) => {
+                task.record.cpus = start.cpus.parse().unwrap_or_default();
+                task.asked = Some(Asked::Start);
+                task.time_limit = order.time_limit_seconds;
+                let folder = self.node.records.outputs(id, task.record.attempt);
+                self.outputs.watch(id, task.record.attempt, folder);
+                self.supervisor.start(start);
+            }
+            Err(fault) => self.end_supervised(id, Outcome::failed(fault), None),
+        }
+    }
+
+    /// Brings the supervised tasks nearer to what is wanted. What was asked and is not answered yet is not asked again.
+    pub(super) fn want_supervised(&mut self, id: TaskId, wanted: Asked) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        if task.asked == Some(wanted) {
+            return;
+        }
+        let which = which(&task.record);
+        match wanted {
+            Asked::Pause => self.supervisor.pause(which),
+            Asked::Resume => self.supervisor.resume(which),
+            Asked::Stop => {
+                task.record.stopping = true;
+                self.supervisor.stop(which);
+            }
+            Asked::Start => {}
+        }
+        task.asked = Some(wanted);
+    }
+
+    /// What the supervisor has.
+    pub(super) fn supervised(&mut self, states: Vec<TaskState>, complete: bool) {
+        let told: BTreeSet<TaskId> = states.iter().map(|state| TaskId::from_u64(state.task)).collect();
+        states.into_iter().for_each(|state| self.supervised_state(state));
+        if !complete {
+            return;
+        }
+        // It has heard nothing else of what was asked.
+        let ours: Vec<TaskId> =
+            self.tasks.iter().filter(|(_, task)| task.record.supervised).map(|(id, _)| *id).collect();
+        for id in ours {
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            task.asked = None;
+            if told.contains(&id) || task.record.outcome().is_some() {
+                continue;
+            }
+            match task.record.phase {
+                Phase::Starting { .. } if task.record.stopping => self.end_supervised(id, Outcome::killed(), None),
+                // To be asked again, if it is still wanted.
+                Phase::Starting { .. } => {}
+                Phase::Running { .. } | Phase::Paused | Phase::Ended(_) => {
+                    let reason = "result unknown: the supervisor of this node's tasks was lost with its journal";
+                    self.end_supervised(id, Outcome::failed(reason), None);
+                }
+            }
+        }
+        if !self.supervisor_heard {
+            self.supervisor_heard = true;
+            if let Err(fault) = self.node.records.tidy_outputs(&|id| self.tasks.contains_key(&id)) {
+                warning!("{fault}");
+            }
+            self.allow_complete();
+        }
+    }
+
+    fn supervised_state(&mut self, state: TaskState) {
+        let (id, attempt) = (TaskId::from_u64(state.task), Attempt(state.attempt));
+        match self.tasks.get(&id).map(|task| task.record.attempt) {
+            None => self.adopt_supervised(&state),
+            Some(ours) if attempt < ours => {
+                // An earlier attempt: it must not run beside the one that is wanted now.
+                let which = Which { task: state.task, attempt: state.attempt };
+                return if state.end.is_some() { self.supervisor.forget(which) } else { self.supervisor.stop(which) };
+            }
+            Some(ours) if attempt > ours => {
+                return warning!(
+                    "task {id}: the supervisor has its attempt {attempt}, later than ours: it is left alone"
+                );
+            }
+            Some(_) => {}
+        }
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.record.outcome().is_none()) else { return };
+        let record = &mut task.record;
+        if let Some(end) = &state.end {
+            let outcome = outcome::of(end, task.time_limit);
+            record.unit = state.unit;
+            record.started_at = state.started_ms.map(clock::rfc3339);
+            return self.end_supervised(id, outcome, state.ended_ms);
+        }
+        let phase = match state.phase.as_str() {
+            "running" => Phase::Running { note: None },
+            "paused" => Phase::Paused,
+            _ => return,
+        };
+        // It has answered: something else, or the same once more, may be asked.
+        if task.asked.is_some_and(|asked| asked.is_answered(&phase)) {
+            task.asked = None;
+        }
+        record.stopping |= state.stopping;
+        if record.phase != phase {
+            record.phase = phase;
+            record.unit = state.unit;
+            record.started_at = state.started_ms.map(clock::rfc3339);
+            record.rev += 1;
+            let record = record.clone();
+            task.acknowledged = false;
+            self.show(&record);
+        }
+    }
+
+    /// One that an earlier Runner has asked for.
+    fn adopt_supervised(&mut self, state: &TaskState) {
+        let (id, attempt) = (TaskId::from_u64(state.task), Attempt(state.attempt));
+        // Later than any revision that was told before.
+        let rev = clock::unix_ms();
+        let record = Record {
+            supervised: true,
+            rev,
+            cpus: state.cpus.parse().unwrap_or_default(),
+            exclusive: state.exclusive,
+            stopping: state.stopping,
+            ..Record::new(id, attempt, COMMAND, &self.node.boot_id)
+        };
+        info!("task {id} is found again: {}", state.phase);
+        if state.end.is_none() {
+            self.hold(&record);
+        }
+        self.show(&record);
+        self.outputs.watch(id, attempt, self.node.records.outputs(id, attempt));
+        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
+        let limit = wanted.and_then(|wanted| match &wanted.order {
+            Ok(Order::OnNode(order)) => order.time_limit_seconds,
+            _ => None,
+        });
+        let mut task = Task::new(record);
+        task.time_limit = limit;
+        task.asked = Some(Asked::Start);
+        self.tasks.insert(id, task);
+    }
+
+    /// Nothing of it lives.
+    fn end_supervised(&mut self, id: TaskId, outcome: Outcome, ended_ms: Option<u64>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let record = &mut task.record;
+        self.node.holdings.release(id);
+        record.completed_at = Some(clock::rfc3339(ended_ms.unwrap_or_else(clock::unix_ms)));
+        // Where it was never started there is nothing to be shipped.
+        let folder = self.node.records.outputs(id, record.attempt);
+        self.outputs.watch(id, record.attempt, folder);
+        record.totals = self.outputs.ended(id, record.attempt);
+        record.phase = Phase::Ended(outcome);
+        record.rev += 1;
+        let record = record.clone();
+        task.acknowledged = false;
+        self.show(&record);
+    }
+
+    /// The Host has its end and its output.
+    pub(super) fn forget_supervised(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.remove(&id) else { return };
+        self.supervisor.forget(which(&task.record));
+        self.outputs.forget(id, task.record.attempt);
+        self.outbox.remove(id);
+        self.node.holdings.release(id);
+        if let Err(fault) = self.node.records.remove_outputs(id, task.record.attempt) {
+            warning!("task {id}: {fault}");
+        }
+    }
+
+    /// Asks again for what was asked of a supervisor that is gone.
+    pub(super) fn ask_again(&mut self) {
+        let Some(wanted) = &self.wanted else { return };
+        let mut starts = Vec::new();
+        let mut stops = Vec::new();
+        for (id, task) in self.tasks.iter().filter(|(_, task)| task.record.supervised && task.asked.is_none()) {
+            if task.record.outcome().is_some() {
+                continue;
+            }
+            if task.record.stopping {
+                stops.push(*id);
+            } else if matches!(task.record.phase, Phase::Starting { .. })
+                && let Some(wanted) = wanted.get(id)
+                && wanted.attempt == task.record.attempt
+                && wanted.want != Want::Stop
+                && let Ok(Order::OnNode(order)) = &wanted.order
+            {
+                starts.push((*id, order.clone()));
+            }
+        }
+        for (id, order) in starts {
+            self.send_start(id, &order);
+        }
+        for id in stops {
+            self.want_supervised(id, Asked::Stop);
+        }
+    }
+}

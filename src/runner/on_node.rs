@@ -1,0 +1,201 @@
+//! A command straight on the node, from its order to what the supervisor is asked for. Nothing here waits.
+
+use std::fs;
+
+use super::node::Node;
+use super::order::CommandOrder;
+use super::record::Record;
+use super::supervise::protocol::Start;
+use crate::domain::cpuset::CpuSet;
+use crate::domain::pinning::PinRequest;
+use crate::domain::spec::UserId;
+
+/// What a task's PATH is where it brings none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A user of this node, as its accounts have him.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub uid: u32,
+    pub gid: u32,
+    pub name: String,
+    pub home: String,
+    pub shell: String,
+}
+
+/// Puts together what the supervisor needs, and takes the cores.
+///
+/// # Errors
+/// For the user: what this node cannot do.
+pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start, String> {
+    let needs = &order.needs;
+    let inventory = node.inventory();
+    let mut uuids = Vec::new();
+    let mut near = Vec::new();
+    for id in &needs.gpus {
+        let gpu = inventory.gpus.iter().find(|gpu| gpu.id == *id);
+        let gpu = gpu.ok_or_else(|| format!("this node has no GPU {id} (any more)"))?;
+        uuids.push(gpu.uuid.clone());
+        near.extend(gpu.numa);
+    }
+    let abilities = node.abilities();
+    if needs.memory.is_some() && !abilities.memory_limit {
+        return Err("this node cannot limit the memory of tasks without a container".to_owned());
+    }
+    let asked = order.user.or(node.limits.runner_user);
+    if let Some(user) = asked.filter(|user| !node.limits.is_root && user.uid != node.limits.own_uid) {
+        return Err(format!(
+            "this node cannot run a task as user {}: its Runner runs as user {}, and is not root",
+            user.uid, node.limits.own_uid
+        ));
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let account = account(&passwd, asked.unwrap_or(UserId { uid: node.limits.own_uid, gid: None }));
+    let folder = node.records.outputs(record.task, record.attempt);
+    let shared = node.shared_data();
+    let workdir = match (&order.workdir, shared) {
+        (Some(path), _) => path.clone(),
+        (None, Some(shared)) => shared.to_string_lossy().into_owned(),
+        (None, None) => node.limits.local_temp_dir.to_string_lossy().into_owned(),
+    };
+    let mut env = basic_environment(&account);
+    if !inventory.gpus.is_empty() {
+        // Empty: a task that asked for none sees none, as others may hold them.
+        env.push(("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(",")));
+    }
+    env.extend(needs.env.iter().cloned());
+    env.push(("HAKURIVER_TASK_ID".to_owned(), record.task.to_string()));
+    if let Some(numa) = needs.numa {
+        env.push(("HAKURIVER_TARGET_NUMA_NODE".to_owned(), numa.to_string()));
+    }
+    // Last of all: what is taken here is given back when the task ends, and nothing above has made it one.
+    let request = PinRequest { cores: needs.cores, numa: needs.numa, near };
+    let pinned = node.holdings.take_cores(record.task, &request, &inventory)?;
+    let list = |set: Option<&CpuSet>| set.map(ToString::to_string).unwrap_or_default();
+    Ok(Start {
+        task: record.task.get(),
+        attempt: record.attempt.0,
+        argv: order.argv.clone(),
+        env: last_ones(env),
+        workdir: Some(workdir),
+        uid: asked.map(|user| user.uid),
+        gid: asked.map(|user| user.gid.unwrap_or(account.gid)),
+        cpus: list(pinned.as_ref().map(|pinned| &pinned.cpus)),
+        mems: list(pinned.as_ref().map(|pinned| &pinned.mems)),
+        exclusive: needs.cores > 0,
+        memory: needs.memory,
+        time_limit_seconds: order.time_limit_seconds,
+        folder: folder.to_string_lossy().into_owned(),
+        scope: abilities.systemd,
+    })
+}
+
+/// The account of a user; one that the node does not know has its number for a name, and no home.
+fn account(passwd: &str, user: UserId) -> Account {
+    let found = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, shell] = fields.as_slice() else { return None };
+        if uid.parse() != Ok(user.uid) {
+            return None;
+        }
+        let gid = gid.parse().ok()?;
+        Some(Account {
+            uid: user.uid,
+            gid,
+            name: (*name).to_owned(),
+            home: (*home).to_owned(),
+            shell: (*shell).to_owned(),
+        })
+    });
+    let unknown = || Account {
+        uid: user.uid,
+        gid: user.gid.unwrap_or(user.uid),
+        name: user.uid.to_string(),
+        home: "/".to_owned(),
+        shell: "/bin/sh".to_owned(),
+    };
+    let found = found.unwrap_or_else(unknown);
+    let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
+    Account { home: or(found.home, "/"), shell: or(found.shell, "/bin/sh"), ..found }
+}
+
+/// What every program expects to find, and nothing of the Runner's own.
+fn basic_environment(account: &Account) -> Vec<(String, String)> {
+    let lang = std::env::var("LANG").unwrap_or_else(|_| "C.UTF-8".to_owned());
+    [
+        ("PATH", PATH),
+        ("HOME", &account.home),
+        ("USER", &account.name),
+        ("LOGNAME", &account.name),
+        ("SHELL", &account.shell),
+        ("LANG", &lang),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Of two variables of one name, the later one.
+fn last_ones(env: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut last: Vec<(String, String)> = Vec::with_capacity(env.len());
+    for (name, value) in env {
+        match last.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => last.push((name, value)),
+        }
+    }
+    last
+}
+
+/// The user that the configuration names: a number, or a name that `getent` knows.
+///
+/// # Errors
+/// One sentence: there is no such user.
+pub fn configured_user(text: &str) -> Result<Option<UserId>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(user) = text.parse::<UserId>() {
+        return Ok(Some(user));
+    }
+    let fault = |why: String| format!("environment.runner_user: no user '{text}' on this node: {why}");
+    // The accounts may come from a directory service, whose libraries a static program cannot load; getent can.
+    let program = crate::sys::command::Program::new(["getent", "passwd", text], std::time::Duration::from_secs(10));
+    let answer = program.run().and_then(|output| output.ok()).map_err(|why| fault(why.to_string()))?;
+    let line = String::from_utf8_lossy(&answer).into_owned();
+    let fields: Vec<&str> = line.trim().split(':').collect();
+    match (fields.get(2).and_then(|uid| uid.parse().ok()), fields.get(3).and_then(|gid| gid.parse().ok())) {
+        (Some(uid), Some(gid)) => Ok(Some(UserId { uid, gid: Some(gid) })),
+        _ => Err(fault(format!("getent answers {line:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_read_and_strangers_are_numbers() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\nme:x:1000:100:Me,,,:/home/me:/bin/zsh\nbroken:x:7\nbare:x:9:9:::\n";
+        let of = |uid, gid| account(passwd, UserId { uid, gid });
+        assert_eq!((of(1000, None).gid, of(1000, None).home.as_str()), (100, "/home/me"));
+        assert_eq!((of(9, None).home.as_str(), of(9, None).shell.as_str()), ("/", "/bin/sh"));
+        assert_eq!((of(4711, Some(3)).gid, of(4711, None).name.as_str()), (3, "4711"));
+    }
+
+    #[test]
+    fn the_tasks_own_variables_win() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let env = last_ones(vec![pair("PATH", "/bin"), pair("A", "1"), pair("PATH", "/mine")]);
+        assert_eq!(env, [pair("PATH", "/mine"), pair("A", "1")]);
+    }
+
+    #[test]
+    fn the_configured_user_is_a_number_or_a_name() {
+        assert_eq!(configured_user(""), Ok(None));
+        assert_eq!(configured_user("1000:5"), Ok(Some(UserId { uid: 1000, gid: Some(5) })));
+        assert_eq!(configured_user("root"), Ok(Some(UserId { uid: 0, gid: Some(0) })));
+        let fault = configured_user("no-such-user-here").expect_err("there is none");
+        assert!(fault.contains("environment.runner_user"), "{fault}");
+    }
+}

@@ -1,0 +1,174 @@
+//! A command in its container: its output goes to files of its own, and how it ended is written beside them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::box_file::{BoxFile, EXIT, ExitFile, OUT};
+use crate::api::json;
+use crate::domain::raw_text;
+use crate::sys::init::Init;
+use crate::sys::launch::{Launch, launch};
+use crate::sys::{clock, file};
+
+/// Between TERM and KILL. Docker's own is the same, and is over when ours is.
+const GRACE: Duration = Duration::from_secs(9);
+/// What a program that cannot be found or run ends with, as a shell tells it.
+const NOT_RUN: i32 = 127;
+
+/// Runs the command to its end; the answer is the container's exit status.
+///
+/// # Errors
+/// The place for its result cannot be written.
+pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
+    let started = clock::unix_ms();
+    let ended = start(task).map(|child| {
+        let limit = task.time_limit_seconds.map(Duration::from_secs);
+        init.attend(child, limit, GRACE)
+    });
+    let told = match ended {
+        Ok(ended) => ExitFile {
+            code: ended.gone.map(|gone| gone.code),
+            signal: ended.gone.and_then(|gone| gone.signal),
+            timed_out: ended.timed_out,
+            started_ms: Some(started),
+            ended_ms: Some(clock::unix_ms()),
+            fault: None,
+        },
+        Err(fault) => {
+            eprintln!("hakuriver: {fault}");
+            ExitFile { ended_ms: Some(clock::unix_ms()), fault: Some(fault), ..ExitFile::default() }
+        }
+    };
+    let path = Path::new(OUT).join(EXIT);
+    // Synced: the machine may lose its power before the Runner has read it.
+    file::write_atomic(&path, json::encode(&told).as_bytes(), 0o600).map_err(|fault| fault.to_string())?;
+    Ok(told.code.unwrap_or(NOT_RUN))
+}
+
+/// The child's process id.
+fn start(task: &BoxFile) -> Result<u32, String> {
+    let out = Path::new(OUT);
+    let open = |name: &str| file::append_to(&out.join(name)).map_err(|fault| fault.to_string());
+    let user = user(&task.user)?;
+    let own: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let workdir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let (stdout, stderr) = (open("stdout")?, open("stderr")?);
+    if let Some((uid, gid)) = user {
+        // So that it may open /dev/stdout once more.
+        for stream in [&stdout, &stderr] {
+            std::os::unix::fs::fchown(stream, Some(uid), Some(gid))
+                .map_err(|fault| format!("cannot give the output to user {uid}: {fault}"))?;
+        }
+    }
+    let launched = launch(Launch {
+        argv: task.argv.iter().map(|word| bytes(word)).collect(),
+        env: environment(own, task),
+        workdir,
+        stdout,
+        stderr,
+        user,
+        cpus: None,
+        mems: None,
+        groups: Vec::new(),
+        keep: Vec::new(),
+    });
+    launched.map(|launched| launched.pid).map_err(|fault| fault.to_string())
+}
+
+/// The image's own environment, and the task's over it. Docker has set HOME for root, whom the task may not be.
+fn environment(own: Vec<(OsString, OsString)>, task: &BoxFile) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = own;
+    for (name, value) in &task.env {
+        let (name, value) = (bytes(name), bytes(value));
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => env.push((name, value)),
+        }
+    }
+    env
+}
+
+/// `USER[:GROUP]`, each a number or a name of the image's own; None: root, as we are.
+fn user(text: &str) -> Result<Option<(u32, u32)>, String> {
+    let passwd = || fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let group = || fs::read_to_string("/etc/group").unwrap_or_default();
+    resolve(text, &passwd, &group)
+}
+
+fn resolve(text: &str, passwd: &dyn Fn() -> String, groups: &dyn Fn() -> String) -> Result<Option<(u32, u32)>, String> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (text, None),
+    };
+    if user.is_empty() && group.is_none() {
+        return Ok(None);
+    }
+    let (uid, own_gid) = match user.parse::<u32>() {
+        Ok(uid) => (uid, entry(&passwd(), 2, user).and_then(|fields| fields.get(3)?.parse().ok()).unwrap_or(0)),
+        Err(_) if user.is_empty() => (0, 0),
+        Err(_) => {
+            let text = passwd();
+            let fields = entry(&text, 0, user).ok_or_else(|| format!("there is no user '{user}' in this image"))?;
+            let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok());
+            number(2).zip(number(3)).ok_or_else(|| format!("the user '{user}' of this image has no number"))?
+        }
+    };
+    let gid = match group {
+        None => own_gid,
+        Some(group) => match group.parse::<u32>() {
+            Ok(gid) => gid,
+            Err(_) => {
+                let text = groups();
+                let gid = entry(&text, 0, group).and_then(|fields| fields.get(2)?.parse().ok());
+                gid.ok_or_else(|| format!("there is no group '{group}' in this image"))?
+            }
+        },
+    };
+    Ok(if (uid, gid) == (0, 0) { None } else { Some((uid, gid)) })
+}
+
+/// The fields of the line whose field `index` is `value`.
+fn entry<'a>(text: &'a str, index: usize, value: &str) -> Option<Vec<&'a str>> {
+    text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(index) == Some(&value))
+}
+
+fn bytes(text: &str) -> OsString {
+    OsString::from_vec(raw_text::decode(text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_the_images_own_files() {
+        let passwd = || "root:x:0:0::/root:/bin/sh\nme:x:1000:100::/home/me:/bin/sh\n".to_owned();
+        let groups = || "users:x:100:\nstaff:x:50:me\n".to_owned();
+        let of = |text: &str| resolve(text, &passwd, &groups);
+        for (text, expected) in [
+            ("", None),
+            ("root", None),
+            ("0:0", None),
+            ("me", Some((1000, 100))),
+            ("me:staff", Some((1000, 50))),
+            ("1000", Some((1000, 100))),
+            ("4711", Some((4711, 0))),
+            ("4711:12", Some((4711, 12))),
+            (":staff", Some((0, 50))),
+        ] {
+            assert_eq!(of(text), Ok(expected), "{text:?}");
+        }
+        assert!(of("you").is_err_and(|fault| fault.contains("'you'")));
+        assert!(of("me:wheel").is_err_and(|fault| fault.contains("'wheel'")));
+    }
+
+    #[test]
+    fn the_tasks_variables_replace_the_images() {
+        let task = BoxFile { env: vec![("A".to_owned(), "2".to_owned())], ..BoxFile::default() };
+        let env = environment(vec![("A".into(), "1".into()), ("B".into(), "3".into())], &task);
+        assert_eq!(env, [("A".into(), "2".into()), ("B".into(), "3".into())]);
+    }
+}

@@ -1,0 +1,128 @@
+//! A command in a container: from its box to its result.
+
+use super::start::{Contained, over};
+use super::{Halt, Work};
+use crate::api::json;
+use crate::runner::executor::docker_parse::{Complaint, ContainerExit, ContainerState};
+use crate::runner::message::Next;
+use crate::runner::order::{CommandOrder, ContainerOrder};
+use crate::runner::outcome;
+use crate::runner::record::{COMMAND, Outcome, Phase};
+use crate::runner::supervise::box_file::{self, BoxFile, ExitFile};
+use crate::runner::supervise::protocol::End;
+use crate::sys::{clock, file};
+use crate::{info, warning};
+
+/// What the supervisor writes is far below this; what a hostile task puts in its place may not be.
+const LARGEST_EXIT: usize = 64 << 10;
+
+impl Work {
+    /// Makes and starts its container; the answer is the container's id.
+    pub(super) fn start_command(&mut self, order: &CommandOrder, container: &ContainerOrder) -> Result<String, Halt> {
+        self.allowed(container)?;
+        let image = self.image(container)?;
+        let config = loop {
+            let node = std::sync::Arc::clone(&self.node);
+            match node.images.config(&image) {
+                Ok(config) => break config,
+                Err(fault) if fault.kind == Complaint::Down => {
+                    node.gate.set(Err(fault.text));
+                    let cancel = self.cancel.clone();
+                    node.gate.wait_up(&cancel, &mut |reason| self.waiting(reason))?;
+                }
+                Err(fault) => return Err(over(fault.text)),
+            }
+        };
+        let mut argv = config.entrypoint.unwrap_or_default();
+        argv.extend(order.argv.iter().cloned());
+        let user = order.user.map(|user| match user.gid {
+            Some(gid) => format!("{}:{gid}", user.uid),
+            None => format!("{0}:{0}", user.uid),
+        });
+        self.write_box(&BoxFile {
+            kind: COMMAND.to_owned(),
+            task_id: self.record.task.to_string(),
+            argv,
+            env: self.environment(&order.needs),
+            user: user.or(config.user).unwrap_or_default(),
+            time_limit_seconds: order.time_limit_seconds,
+            ..BoxFile::default()
+        })?;
+        let workdir = order.workdir.as_deref();
+        let task = Contained { needs: &order.needs, container, workdir, is_vps: false };
+        self.launch(&task, image)
+    }
+
+    /// Its container was started.
+    pub(super) fn runs(&mut self, container: String) {
+        self.record.container = Some(container);
+        self.record.started_at = Some(clock::rfc3339(clock::unix_ms()));
+        self.change(Phase::Running { note: None });
+        info!("task {} runs", self.record.task);
+    }
+
+    /// Its container has ended, with this exit code as Docker tells it: the end of the task.
+    pub(super) fn finish(&mut self, code: i32) -> Next {
+        // Only of one that failed does it matter what the kernel has killed, and that only Docker knows.
+        if code != 0 {
+            return self.look(false);
+        }
+        self.over(&ContainerExit { code, oom: false, finished_at: None });
+        Next::Nothing
+    }
+
+    /// It ended like that.
+    pub(super) fn over(&mut self, exit: &ContainerExit) {
+        let told = self.exit_file();
+        let restarted = self.record.boot_id != self.node.boot_id;
+        let end = match &told {
+            // What the task itself could have written, it could have ended with as well. But Docker was there.
+            Some(told) if told.code == Some(exit.code) || told.fault.is_some() => End {
+                code: told.code.or(Some(exit.code)),
+                signal: told.signal,
+                oom: exit.oom,
+                timed_out: told.timed_out,
+                stopped: false,
+                fault: told.fault.clone(),
+            },
+            _ if restarted => {
+                End { fault: Some("node restarted while it ran: result unknown".to_owned()), ..End::default() }
+            }
+            _ => End {
+                code: Some(exit.code),
+                signal: (129..=192).contains(&exit.code).then(|| exit.code - 128),
+                oom: exit.oom,
+                ..End::default()
+            },
+        };
+        if let Some(started) = told.as_ref().and_then(|told| told.started_ms) {
+            self.record.started_at = Some(clock::rfc3339(started));
+        }
+        let ended = told.and_then(|told| told.ended_ms).map(clock::rfc3339).or_else(|| exit.finished_at.clone());
+        self.record.completed_at = ended;
+        self.end(outcome::of(&end, self.time_limit()));
+    }
+
+    fn time_limit(&self) -> Option<u64> {
+        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let text = file::read_foreign(&folder.join("box").join(box_file::FILE), 32 << 20).ok()?;
+        json::decode::<BoxFile>(&text).ok()?.time_limit_seconds
+    }
+
+    fn exit_file(&self) -> Option<ExitFile> {
+        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let text = file::read_foreign(&folder.join("out").join(box_file::EXIT), LARGEST_EXIT).ok()?;
+        match json::decode::<ExitFile>(&text) {
+            Ok(told) => Some(told),
+            Err(fault) => {
+                warning!("task {}: what it says of its end makes no sense: {fault}", self.record.task);
+                None
+            }
+        }
+    }
+
+    /// The last words for one whose container is there, but in a state that a command's never is.
+    pub(super) fn never_ran(&mut self, state: &ContainerState) {
+        self.end(Outcome::failed(format!("its container was made, and did not start (it is {state:?})")));
+    }
+}
