@@ -149,7 +149,7 @@ fn wrong_lines_are_status_2_and_say_what_is_wrong() {
         (vec!["--name", "Capital"], vec!["Capital"]),
         (vec!["--gpus", "x"], vec!["--gpus"]),
         (vec!["--time-limit", "soon"], vec!["soon"]),
-        (vec!["--max-wait", "1"], vec!["--max-wait"]),
+        (vec!["--max-wait", "never"], vec!["--max-wait"]),
         (vec!["--no-such-option"], vec!["--no-such-option"]),
     ] {
         let output = cluster.task_submit(&options, &["true"]);
