@@ -91,6 +91,13 @@ impl Progress {
         self.shown = text;
     }
 
+    /// Shows it where it can be written over: of what changes a thousand times, nobody wants a line each.
+    pub fn show_in_place(&mut self, text: &str) {
+        if self.in_place {
+            self.show(text);
+        }
+    }
+
     /// Takes the line away, so that what follows begins a line of its own.
     pub fn clear(&mut self) {
         if self.in_place && !self.shown.is_empty() {

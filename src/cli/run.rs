@@ -20,10 +20,11 @@ use crate::sys::process;
     usage = "[--parallel] [--] PROGRAM ARGS...",
     example = "{command_name} echo span:[a,b] span:{{1..3}}\n\
                {command_name} --parallel ./train.py --seed span:{{1..8}} --rate span:[0.1,0.01]\n\
-               {command_name} convert in-span.png --size span:{{08..10}}",
-    note = "Integers may be negative; with a zero in front, as in span:{{08..10}}, all have the same number of digits. \
-            span:[span:{{x}}] is the word span:{{x}} itself. What follows PROGRAM is its own, also what begins with '-'. The runs read and write what this command \
-            does. Those that do not exit with 0 are listed at the end; then the exit status is 1. Ctrl-C ends all that run."
+               {command_name} ./render --frame span:{{001..240}} -v",
+    note = "Integers may be negative; with a zero in front, as in span:{{08..10}}, all have the same number of digits.\n\
+            An item holds anything but a comma: span:[span:{{x}}] is the word span:{{x}} itself.\n\
+            What follows PROGRAM is its own, also what begins with '-'. The runs read and write what this command does.\n\
+            Those that do not exit with 0 are listed at the end; the exit status is then 1. Ctrl-C ends all that run."
 )]
 struct RunArgs {
     /// run as many at once as there are CPUs that this command may use; their outputs mix

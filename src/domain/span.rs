@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(count(large), Ok(5_000_000_000));
         let SpanFault(text) = count(&format!("{large} {large}")).expect_err("2.5e19");
         assert!(text.contains("have 25000000000000000000 combinations"), "{text}");
-        let SpanFault(text) = count(&vec![large; 5].join(" ")).expect_err("3e48");
+        let SpanFault(text) = count(&[large; 5].join(" ")).expect_err("3e48");
         assert!(text.contains("have more than 10^38 combinations"), "{text}");
     }
 

@@ -8,7 +8,7 @@ use crate::api::public::TaskRecord;
 use crate::cli::fault::Fault;
 use crate::cli::host_api::{Host, decode};
 use crate::cli::task_ref::TaskRef;
-use crate::cli::{output, table};
+use crate::cli::{output, table, words};
 
 /// Show everything about a task of any kind.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -57,7 +57,8 @@ fn render(task: &TaskRecord) -> String {
         ("required_gpus", table::list(&task.required_gpus)),
         ("container_name", table::or_dash(task.container_name.as_ref())),
         ("command", task.command.clone()),
-        ("arguments", task.arguments.join("\n")),
+        // As a shell would read them: where one ends and the next begins is to be seen.
+        ("arguments", words::shown(&task.arguments)),
         ("env_vars", task.env_vars.keys().cloned().collect::<Vec<_>>().join(",")),
         ("ssh_port", table::or_dash(task.ssh_port)),
         ("host_keys", task.host_keys.join("\n")),
@@ -66,12 +67,24 @@ fn render(task: &TaskRecord) -> String {
         ("completed_at", table::or_dash(task.completed_at.as_ref())),
         ("stdout_path", table::or_dash(task.stdout_path.as_ref())),
         ("stderr_path", table::or_dash(task.stderr_path.as_ref())),
+        ("stdout_bytes", table::or_dash(task.stdout_bytes)),
+        ("stderr_bytes", table::or_dash(task.stderr_bytes)),
+        ("output_note", table::or_dash(task.output_note.as_ref())),
+        ("systemd_unit_name", table::or_dash(task.systemd_unit_name.as_ref())),
         ("batch_id", task.batch_id.clone()),
         ("attempt", task.attempt.to_string()),
     ];
     // What only the other kind of task has would be noise.
     let foreign: &[&str] = match task.task_type.as_str() {
-        "vps" => &["arguments", "stdout_path", "stderr_path"],
+        "vps" => &[
+            "arguments",
+            "stdout_path",
+            "stderr_path",
+            "stdout_bytes",
+            "stderr_bytes",
+            "output_note",
+            "systemd_unit_name",
+        ],
         _ => &["ssh_port", "host_keys"],
     };
     fields.retain(|(name, _)| !foreign.contains(name));
@@ -110,6 +123,28 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(!text.contains("secret") && !text.contains("stdout_path"), "{text}");
+        assert!(!text.contains("secret") && !text.contains("stdout_") && !text.contains("systemd"), "{text}");
+    }
+
+    #[test]
+    fn a_commands_arguments_can_be_told_apart() {
+        let task = TaskRecord {
+            task_type: "command".into(),
+            command: "echo".into(),
+            arguments: vec!["a b".into(), String::new(), "$(id)\n".into(), "\u{10ffff}".into()],
+            stdout_bytes: Some(5),
+            output_note: Some("output after byte 5 of stdout is missing".into()),
+            ..TaskRecord::default()
+        };
+        let text = render(&task);
+        for line in [
+            "command: echo",
+            "arguments: 'a b' '' $'$(id)\\n' $'\\377'",
+            "stdout_bytes: 5",
+            "output_note: output after byte 5 of stdout is missing",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("ssh_port"), "{text}");
     }
 }

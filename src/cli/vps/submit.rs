@@ -1,18 +1,14 @@
 //! `vps submit`
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use argh::{ArgsInfo, FromArgs};
 
 use super::{key, request, wait};
-use crate::api::json;
-use crate::api::public::{SubmitAnswer, SubmitBody};
 use crate::cli::fault::Fault;
-use crate::cli::host_api::{Host, decode};
-use crate::cli::output;
+use crate::cli::host_api::Host;
 use crate::cli::task_ref::TaskRef;
-use crate::net::http_client::ClientFault;
+use crate::cli::{output, submit};
 
 /// Submit a VPS: a persistent container with an SSH server, on one node. Its id is printed at once; then the command waits until it
 /// accepts SSH, and says how to connect.
@@ -78,50 +74,14 @@ pub(super) fn run(args: &SubmitArgs, config: Option<&Path>) -> Result<(), Fault>
     let keys = key::find(args.public_key_string.as_deref(), args.public_key_file.as_deref())?;
     // Rebuilt from what was understood: nothing else of the text goes to the Host.
     body.command = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    body.idempotency_key = Some(crate::sys::random::hex(16));
 
     let host = Host::of(config)?;
-    let answer = send(&host, &body)?;
-    let Some(id) = answer.task_ids.first() else {
-        let reasons = answer.failed_targets.iter().map(|failed| format!("{}: {}", failed.target, failed.reason));
-        return Err(Fault::Refused(reasons.chain([answer.message]).collect::<Vec<_>>().join("\n")));
-    };
+    let answered = submit::send(&host, body, "hakuriver vps status")?;
+    let id = &answered.answer.task_ids[0];
     output::line(id);
     if args.no_wait {
         return Ok(());
     }
     let id = id.parse::<TaskRef>().map_err(Fault::Refused)?;
     wait::until_running(host, &id)
-}
-
-/// How long a call that broke is repeated.
-const REPEAT_FOR: Duration = Duration::from_secs(30);
-/// One call: a Host that waits for its disk may take this long.
-const CALL_TIME: Duration = Duration::from_secs(20);
-
-/// Sends it, again if the connection broke: by its key the Host knows a repetition from a second task.
-fn send(host: &Host, body: &SubmitBody) -> Result<SubmitAnswer, Fault> {
-    const PATH: &str = "/submit";
-    let text = json::encode(body);
-    let begin = Instant::now();
-    let (mut pause, mut may_have_acted) = (Duration::from_millis(200), false);
-    loop {
-        match host.client().call("POST", PATH, Some(&text), CALL_TIME) {
-            Ok(answer) => return decode(PATH, &host.success(answer)?),
-            Err(fault) => {
-                may_have_acted |= matches!(fault, ClientFault::Broken { .. });
-                // A Host that was never there needs no second try; one that went away may be restarting.
-                if !may_have_acted {
-                    return Err(host.unreachable(&fault));
-                }
-                if begin.elapsed() + pause > REPEAT_FOR {
-                    let hint =
-                        "whether the VPS was accepted is not known: see 'hakuriver vps status' when the Host is back";
-                    return Err(Fault::Unreachable(format!("{fault}\n{hint}")));
-                }
-            }
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
 }

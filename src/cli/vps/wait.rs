@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crate::api::public::TaskRecord;
 use crate::cli::fault::Fault;
 use crate::cli::host_api::Host;
+use crate::cli::interrupt;
 use crate::cli::output::{self, Progress};
 use crate::cli::task_ref::TaskRef;
 use crate::config::Loaded;
 use crate::domain::state::State;
-use crate::sys::shutdown::{self, Stop};
 use crate::sys::thread;
 
 /// What ends a rest.
@@ -34,7 +34,11 @@ const HOST_AWAY: Duration = Duration::from_secs(300);
 /// Waits until it runs, and says how to connect; a fault if it ends before.
 pub(super) fn until_running(mut host: Host, task: &TaskRef) -> Result<(), Fault> {
     let (sender, wakes) = mpsc::channel();
-    listen_for_interrupts(&sender);
+    let interrupts = sender.clone();
+    interrupt::on_interrupt(move |signal| {
+        // Nobody waits any more: the program is about to end.
+        let _waiting = interrupts.send(Wake::Interrupted(signal));
+    });
     let are_events_flowing = listen_for_events(&host.loaded, task, &sender);
     let mut progress = Progress::default();
     let mut away_since: Option<Instant> = None;
@@ -94,7 +98,7 @@ fn interrupted(progress: &mut Progress, task: &TaskRef, signal: i32) -> Fault {
     output::error_line(&format!(
         "task {task} goes on; see it with 'hakuriver client status {task}', end it with 'hakuriver vps kill {task}'"
     ));
-    Fault::Status(u8::try_from(128 + signal).unwrap_or(1))
+    Fault::Status(interrupt::status(signal))
 }
 
 /// What a record means to someone who waits.
@@ -143,18 +147,6 @@ fn ready(record: &TaskRecord) -> String {
     let port = record.ssh_port.map_or_else(String::new, |port| format!(", port {port}"));
     let node = record.assigned_node.as_deref().unwrap_or("-");
     output::printable(&format!("running on {node}{port}\nconnect with: hakuriver ssh {name}\n"))
-}
-
-fn listen_for_interrupts(sender: &Sender<Wake>) {
-    let sender = sender.clone();
-    // Before the threads start, so that none of them gets the signal instead.
-    shutdown::block_signals();
-    thread::spawn_vital("signals", move || {
-        if let Some(signal) = shutdown::wait_for_signal(&Stop::new()) {
-            // Nobody waits any more: the program is about to end.
-            let _waiting = sender.send(Wake::Interrupted(signal));
-        }
-    });
 }
 
 /// Wakes the sender's other end at each event of the task, and whenever events may have been missed. True while they flow.
