@@ -30,6 +30,7 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
             code: ended.gone.map(|gone| gone.code),
             signal: ended.gone.and_then(|gone| gone.signal),
             timed_out: ended.timed_out,
+            stopped: ended.stopped,
             started_ms: Some(started),
             ended_ms: Some(clock::unix_ms()),
             fault: None,
