@@ -143,12 +143,12 @@ fn wrong_lines_are_status_2_and_say_what_is_wrong() {
         (vec!["--target", "node::0,,1"], vec!["node::0,,1"]),
         (vec!["--target", "node::0,0"], vec!["node::0,0"]),
         (vec!["--container", "NULL", "--target", "node::0"], vec!["GPU", "container"]),
-        (vec!["--env", "novalue"], vec!["novalue"]),
+        (vec!["--env", "novalue"], vec!["--env", "NAME=VALUE"]),
         (vec!["--mount", "relative:/x"], vec!["relative"]),
         (vec!["--name", "Capital"], vec!["Capital"]),
         (vec!["--gpus", "x"], vec!["--gpus"]),
         (vec!["--time-limit", "soon"], vec!["soon"]),
-        (vec!["--max-wait", "1"], vec!["--max-wait"]),
+        (vec!["--max-wait", "0"], vec!["--max-wait"]),
         (vec!["--no-such-option"], vec!["--no-such-option"]),
     ] {
         let output = cluster.task_submit(&options, &["true"]);
@@ -179,7 +179,8 @@ fn wrong_lines_are_status_2_and_say_what_is_wrong() {
 fn what_follows_the_dashes_is_the_command_whatever_it_looks_like() {
     let cluster = cluster();
     for argv in [
-        vec!["echo", "--help"],
+        // (Alone, it would be echo's own option.)
+        vec!["echo", "-", "--help"],
         vec!["echo", "help"],
         vec!["echo", "--", "--target", "x"],
         vec!["echo", "-h", "--version", "--cores=2"],

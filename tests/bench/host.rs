@@ -26,11 +26,9 @@ pub fn measure() -> Vec<Figure> {
     let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
     cluster.start_host();
     let mut figures = Vec::new();
-    for (name, cpus, cores, what) in [
-        ("two", "0-1", 1, "two at once"),
-        ("large", "0-127", 1, "128 at once"),
-        ("all", "0-1", 0, "10,000 at once"),
-    ] {
+    for (name, cpus, cores, what) in
+        [("two", "0-1", 1, "two at once"), ("large", "0-127", 1, "128 at once"), ("all", "0-1", 0, "10,000 at once")]
+    {
         let node = Quick::new(&cluster, name, cpus);
         let (mut rates, mut costs) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
@@ -39,7 +37,9 @@ pub fn measure() -> Vec<Figure> {
             costs.push(cpu * 1e6 / MANY as f64);
         }
         figures.push(Figure::new(&format!("Host and a node without work, tasks {what}"), "/s", &rates));
-        figures.push(Figure::new(&format!("the same: CPU time of the Host for each, {what}"), "µs", &costs).at_most(250.0));
+        figures.push(
+            Figure::new(&format!("the same: CPU time of the Host for each, {what}"), "µs", &costs).at_most(250.0),
+        );
     }
     // The same with a long queue that asks for something else, and can have nothing.
     let _held = FakeNode::silent(&cluster, "held", &Hardware::cores("0-3", &[]));

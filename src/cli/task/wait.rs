@@ -189,18 +189,20 @@ fn verdict(host: &Host, tally: &Tally) -> Result<(), Fault> {
     }
 }
 
-/// `task 7: failed, exit status 3: reason`
+/// `task 7: failed, exit status 3: reason`; a number that the reason has is not said twice.
 fn ending(record: &TaskRecord) -> String {
+    let why = record.error_message.as_deref().map(first_line).unwrap_or_default();
+    let (what, number) = match (record.exit_signal, record.exit_code) {
+        (Some(signal), _) => ("signal", signal.to_string()),
+        (None, Some(code)) => ("exit status", code.to_string()),
+        (None, None) => ("", String::new()),
+    };
+    let is_said = why.split(|c: char| !c.is_ascii_digit()).any(|part| part == number);
     let mut text = format!("task {}: {}", record.task_id, record.status);
-    match (record.exit_signal, record.exit_code) {
-        (Some(signal), _) => text += &format!(", signal {signal}"),
-        (None, Some(code)) => text += &format!(", exit status {code}"),
-        (None, None) => {}
+    if !number.is_empty() && !is_said {
+        text += &format!(", {what} {number}");
     }
-    if let Some(why) = &record.error_message {
-        text += &format!(": {}", first_line(why));
-    }
-    text
+    if why.is_empty() { text } else { format!("{text}: {why}") }
 }
 
 /// How to see and end those that live.
@@ -231,10 +233,9 @@ mod tests {
         };
         for (record, expected) in [
             (record("failed", Some(3), None, None), "task 7: failed, exit status 3"),
-            (
-                record("failed", Some(137), Some(9), Some("killed by signal 9")),
-                "task 7: failed, signal 9: killed by signal 9",
-            ),
+            (record("failed", Some(137), Some(9), Some("killed by signal 9")), "task 7: failed: killed by signal 9"),
+            (record("failed", Some(3), None, Some("exit code 3")), "task 7: failed: exit code 3"),
+            (record("failed", Some(3), None, Some("30 s are over")), "task 7: failed, exit status 3: 30 s are over"),
             (record("failed", None, None, Some("cannot start\nmore")), "task 7: failed: cannot start"),
             (record("killed", None, None, None), "task 7: killed"),
         ] {
