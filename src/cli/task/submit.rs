@@ -122,6 +122,6 @@ pub(super) fn run(args: &SubmitArgs, config: Option<&Path>) -> Result<(), Fault>
     watch.until_ended(host, &ids)?;
     match refused.len() {
         0 => Ok(()),
-        count => Err(Fault::Refused(format!("all tasks completed, but {count} of the targets were refused"))),
+        count => Err(Fault::Refused(format!("all tasks completed, but targets were refused: {count}"))),
     }
 }
