@@ -327,9 +327,9 @@ fn what_a_node_ships_arrives_while_it_grows_and_through_a_restart_of_the_host() 
     let (stop, (tell, settled)) = (Stop::new(), channel());
     let outputs = Outputs::open(link.clone(), tell, &stop).unwrap();
     let record = cluster.dir.join("record");
-    std::fs::create_dir_all(record.join("out")).unwrap();
-    let mut file = std::fs::File::create(record.join("out/stdout")).unwrap();
-    std::fs::File::create(record.join("out/stderr")).unwrap();
+    std::fs::create_dir_all(&record).unwrap();
+    let mut file = std::fs::File::create(record.join("stdout")).unwrap();
+    std::fs::File::create(record.join("stderr")).unwrap();
     let task = TaskId::from_u64(id.parse().unwrap());
     outputs.watch(task, Attempt::FIRST, record);
     let mut whole = Vec::new();
@@ -354,9 +354,9 @@ fn what_a_node_ships_arrives_while_it_grows_and_through_a_restart_of_the_host() 
     // As fast as this machine goes, for the record.
     let begin = Instant::now();
     let big = cluster.dir.join("big");
-    std::fs::create_dir_all(big.join("out")).unwrap();
-    std::fs::write(big.join("out/stdout"), vec![b'y'; 256 << 20]).unwrap();
-    std::fs::write(big.join("out/stderr"), "").unwrap();
+    std::fs::create_dir_all(&big).unwrap();
+    std::fs::write(big.join("stdout"), vec![b'y'; 256 << 20]).unwrap();
+    std::fs::write(big.join("stderr"), "").unwrap();
     // The Host that came back gives it tasks only when it knows what it has.
     node.observe(true, vec![observed(&id, 1, 1, "running", None)]);
     let second = start(&cluster, &node);

@@ -107,7 +107,7 @@ impl Line {
     }
 
     fn stdout(&self, task: u64) -> Vec<u8> {
-        fs::read(self.folder.join(format!("tasks/{task}.1/out/stdout"))).unwrap()
+        fs::read(self.folder.join(format!("tasks/{task}.1/stdout"))).unwrap()
     }
 
     fn which(task: u64) -> Which {

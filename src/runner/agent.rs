@@ -95,7 +95,7 @@ impl Agent {
             agent.show(&task.record);
             if task.record.is_command() {
                 let (id, attempt) = (task.record.task, task.record.attempt);
-                agent.outputs.watch(id, attempt, agent.node.records.folder(id, attempt));
+                agent.outputs.watch(id, attempt, agent.node.records.folder(id, attempt).join("out"));
                 if task.record.outcome().is_some() {
                     agent.outputs.ended(id, attempt);
                 }
@@ -235,7 +235,7 @@ impl Agent {
         info!("task {id} (attempt {attempt}) is to be started");
         self.show(&record);
         if record.is_command() {
-            self.outputs.watch(id, attempt, self.node.records.folder(id, attempt));
+            self.outputs.watch(id, attempt, self.node.records.folder(id, attempt).join("out"));
         }
         self.tasks.insert(id, Task::new(record));
         self.start(id, Job::Start(Box::new(order)));

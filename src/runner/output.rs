@@ -87,8 +87,7 @@ impl Outputs {
         Ok(Arc::new(Self { shared }))
     }
 
-    /// A task that writes (or wrote, before this Runner was started) below `folder`, its record folder: `out/stdout`,
-    /// `out/stderr`. Told again, nothing changes.
+    /// A task that writes (or wrote, before this Runner was started) into `folder`: `stdout`, `stderr`. Told again, nothing changes.
     pub fn watch(&self, task: TaskId, attempt: Attempt, folder: PathBuf) {
         let mut inner = self.shared.lock();
         if inner.flows.get(&task).is_some_and(|known| known.attempt >= attempt) {

@@ -66,6 +66,15 @@ pub fn append_to(path: &Path) -> io::Result<File> {
     file.map_err(|fault| at("open", path, &fault))
 }
 
+/// A file that is there, to be written to at any place; never through a link.
+///
+/// # Errors
+/// The io error, with the path in its message.
+pub fn write_to(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    file.map_err(|fault| at("open", path, &fault))
+}
+
 /// Makes the names in a folder durable.
 ///
 /// # Errors

@@ -69,6 +69,10 @@ impl Agent {
         }
         self.hold(&record);
         self.show(&record);
+        if record.is_command() {
+            let folder = self.node.records.folder(record.task, record.attempt).join("out");
+            self.outputs.watch(record.task, record.attempt, folder);
+        }
         let mut task = Task::new(record);
         task.look = Some(Instant::now());
         self.tasks.insert(container.labels.task, task);

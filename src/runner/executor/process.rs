@@ -57,7 +57,7 @@ pub fn group_folder(cluster: &str, node: &str) -> String {
     format!("hakuriver-{}-{node}", cluster.get(..8).unwrap_or(cluster))
 }
 
-/// Starts what `start` says, with its output in `out/stdout` and `out/stderr` of its folder (made here if need be).
+/// Starts what `start` says, with its output in `stdout` and `stderr` of its folder (made here if need be).
 ///
 /// # Errors
 /// For the user: which step failed, on what, and why. Nothing of it runs then.

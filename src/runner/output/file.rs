@@ -22,7 +22,7 @@ pub(super) enum Size {
     Foreign,
 }
 
-/// Where a stream of the task with that record folder is.
+/// Where a stream of the task with that folder is.
 pub(super) fn path(folder: &Path, stream: Stream) -> PathBuf {
     folder.join(match stream {
         Stream::Stdout => STDOUT,
@@ -30,17 +30,12 @@ pub(super) fn path(folder: &Path, stream: Stream) -> PathBuf {
     })
 }
 
-/// The folder of both.
-pub(super) fn out_folder(folder: &Path) -> PathBuf {
-    folder.join(Path::new(STDOUT).parent().unwrap_or(Path::new("")))
-}
-
 /// One stat(2) where the file is there.
 pub(super) fn size(folder: &Path, stream: Stream) -> Size {
     match fs::symlink_metadata(path(folder, stream)) {
         Ok(seen) if seen.is_file() => Size::Known(seen.len()),
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-            if out_folder(folder).is_dir() {
+            if folder.is_dir() {
                 Size::Absent
             } else {
                 Size::NoFolder

@@ -126,8 +126,7 @@ impl Shipper<'_> {
 
     fn look(&mut self, look: &Look, session: &Session) {
         // Watched before it is read: what is written in between is seen either way.
-        let watch = (!look.ended && !look.is_watched)
-            .then(|| self.shared.watcher.watch_once(&file::out_folder(&look.folder)).ok());
+        let watch = (!look.ended && !look.is_watched).then(|| self.shared.watcher.watch_once(&look.folder).ok());
         let mut taken = Vec::new();
         let mut fault = None;
         for part in &look.parts {

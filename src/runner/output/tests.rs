@@ -100,7 +100,7 @@ impl Scene {
 
     /// A task whose files are there, and empty.
     fn start(&self, task: TaskId) {
-        let out = self.folder(task).join("out");
+        let out = self.folder(task);
         fs::create_dir_all(&out).expect("made");
         for name in ["stdout", "stderr"] {
             fs::write(out.join(name), "").expect("made");
@@ -113,7 +113,7 @@ impl Scene {
     }
 
     fn write(&self, task: TaskId, name: &str, bytes: &[u8]) {
-        let path = self.folder(task).join("out").join(name);
+        let path = self.folder(task).join(name);
         let mut file = fs::OpenOptions::new().append(true).open(path).expect("there");
         file.write_all(bytes).expect("written");
     }
@@ -249,7 +249,7 @@ fn what_is_gone_is_told_as_missing() {
     scene.write(TWO, "stdout", &noise(40_000));
     scene.store(|store| store.refusals = vec![503]);
     assert_eq!(scene.end(TWO), totals(40_000, 0));
-    fs::remove_file(scene.folder(TWO).join("out/stdout")).expect("removed");
+    fs::remove_file(scene.folder(TWO).join("stdout")).expect("removed");
     scene.await_settled(TWO);
 }
 
@@ -268,7 +268,7 @@ fn links_pipes_and_folders_in_place_of_output_are_not_read() {
         scene.start(task);
         scene.write(task, "stderr", b"seen");
         scene.await_kept(&format!("{task}/stderr"), b"seen");
-        let path = scene.folder(task).join("out/stdout");
+        let path = scene.folder(task).join("stdout");
         fs::remove_file(&path).expect("removed");
         make(&path);
         scene.write(task, "stderr", b" again");
@@ -285,7 +285,7 @@ fn a_task_that_truncates_takes_nothing_back() {
     scene.start(ONE);
     scene.write(ONE, "stdout", b"0123456789");
     scene.await_kept("1/stdout", b"0123456789");
-    let path = scene.folder(ONE).join("out/stdout");
+    let path = scene.folder(ONE).join("stdout");
     fs::write(&path, "abc").expect("truncated");
     scene.write(ONE, "stderr", b"x");
     scene.await_kept("1/stderr", b"x");

@@ -63,7 +63,7 @@ pub struct Start {
     /// Bytes.
     pub memory: Option<u64>,
     pub time_limit_seconds: Option<u64>,
-    /// The task's record folder on the node; made by the supervisor if it is not there.
+    /// Where its output goes on the node; made by the supervisor if it is not there.
     pub folder: String,
     /// Inside a systemd scope.
     pub scope: bool,
@@ -119,10 +119,10 @@ pub struct End {
     pub fault: Option<String>,
 }
 
-/// In a task's record folder: what it wrote to its standard output.
-pub const STDOUT: &str = "out/stdout";
-/// In a task's record folder: what it wrote to its standard error.
-pub const STDERR: &str = "out/stderr";
+/// In the folder of a task's output: what it wrote to its standard output.
+pub const STDOUT: &str = "stdout";
+/// The same for its standard error.
+pub const STDERR: &str = "stderr";
 
 /// The abstract socket's name (without the leading NUL).
 pub fn socket_name(cluster: &str, node: &str) -> String {

@@ -101,10 +101,10 @@ fn a_task_in_a_real_scope() {
     for wanted in ["MemoryMax=67108864", "TasksMax=infinity", "Slice=hakuriver.slice", "ActiveState=active"] {
         assert!(shown.lines().any(|line| line == wanted), "{wanted}: {shown}");
     }
-    assert_eq!(ended(&running), 3, "{}", read(1, "out/stderr"));
+    assert_eq!(ended(&running), 3, "{}", read(1, "stderr"));
     let pid = running.process.pid;
     let wanted = format!("{pid}\nCpus_allowed_list:\t{last}\nLD_PRELOAD=\nPWD=/\n");
-    let text = read(1, "out/stdout");
+    let text = read(1, "stdout");
     assert!(text.starts_with(&format!("{pid}\nCpus_allowed_list:\t{last}\n")), "{text} is not {wanted}");
     assert!(!text.contains("INVOCATION_ID") && !text.contains("SYSTEMD"), "{text}");
     assert!(text.ends_with("\n0\n1\n2\n"), "a descriptor leaks: {text}");

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nanoserde::{DeJson, SerJson};
@@ -25,7 +25,9 @@ const FILE: &str = "journal";
 /// The form's version.
 const FORMAT: u32 = 1;
 /// Dead lines are taken out when there are this many, and twice as many as living ones.
-const DEAD: usize = 1_000;
+const DEAD: usize = 4_000;
+/// Bytes for lines to come.
+const ROOM: usize = 2 << 20;
 
 #[derive(DeJson, SerJson)]
 enum Line {
@@ -43,6 +45,10 @@ enum Line {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// Where the next line goes: the file is longer than what it holds.
+    end: u64,
+    /// The file's length.
+    room: u64,
     boot_id: String,
     pending: Vec<u8>,
     lines: usize,
@@ -82,17 +88,21 @@ impl Journal {
             Err(fault) => return Err(io::Error::new(fault.kind(), format!("cannot read {}: {fault}", path.display()))),
         };
         let lines = found.tasks.len() + 1;
-        let (file, pending) = match write_anew(&path, boot_id, found.tasks.values()) {
-            Ok(file) => (file, Vec::new()),
+        let (anew, pending) = match write_anew(&path, boot_id, found.tasks.values()) {
+            Ok(anew) => (anew, Vec::new()),
             Err(fault) => {
                 crate::warning!("the journal of tasks cannot be written anew: {fault}");
                 // A later header counts for what follows it, and what came before has been judged by then.
                 let header = Line::Header { format: FORMAT, boot_id: boot_id.to_owned() };
-                (file::append_to(&path)?, [b"\n".to_vec(), encode(&header)].concat())
+                let end = fs::read(&path).map_or(0, |content| written(&content).len() as u64);
+                let file = file::write_to(&path)?;
+                let room = file.metadata()?.len();
+                (Anew { file, end, room }, [b"\n".to_vec(), encode(&header)].concat())
             }
         };
         let failing = !pending.is_empty();
-        Ok((Self { path, file, boot_id: boot_id.to_owned(), pending, lines, failing }, found))
+        let Anew { file, end, room } = anew;
+        Ok((Self { path, file, end, room, boot_id: boot_id.to_owned(), pending, lines, failing }, found))
     }
 
     /// Notes how a task stands, for the next [`Journal::sync`].
@@ -117,14 +127,17 @@ impl Journal {
         if self.pending.is_empty() {
             return true;
         }
-        let written = if self.lines > DEAD + 3 * all.len() {
+        let end = self.end + self.pending.len() as u64;
+        let written = if self.lines > DEAD + 3 * all.len() || end > self.room {
             let lines = all.len() + 1;
-            write_anew(&self.path, &self.boot_id, all).map(|file| {
-                self.file = file;
+            write_anew(&self.path, &self.boot_id, all).map(|anew| {
+                self.take(anew);
                 self.lines = lines;
             })
         } else {
-            self.file.write_all(&self.pending).and_then(|()| self.file.sync_data())
+            // What fails is written again to the same place.
+            let written = self.file.write_all_at(&self.pending, self.end).and_then(|()| self.file.sync_data());
+            written.map(|()| self.end = end)
         };
         match written {
             Ok(()) => {
@@ -136,10 +149,6 @@ impl Journal {
                     crate::warning!("the journal of tasks cannot be written: {}: {fault}", self.path.display());
                 }
                 self.failing = true;
-                // A part of it may stand there: what comes next begins a line of its own.
-                if !self.pending.starts_with(b"\n") {
-                    self.pending.insert(0, b'\n');
-                }
             }
         }
         !self.failing
@@ -160,9 +169,14 @@ impl Journal {
         let folder = folder.join(FOLDER);
         file::make_dir(&folder, 0o700)?;
         self.path = folder.join(FILE);
-        self.file = write_anew(&self.path, &self.boot_id, all)?;
+        let anew = write_anew(&self.path, &self.boot_id, all)?;
+        self.take(anew);
         self.pending.clear();
         Ok(())
+    }
+
+    fn take(&mut self, anew: Anew) {
+        (self.file, self.end, self.room) = (anew.file, anew.end, anew.room);
     }
 
     /// The last [`Journal::sync`] has reached the disk.
@@ -176,11 +190,28 @@ impl Journal {
     }
 }
 
-fn write_anew<'a>(path: &Path, boot_id: &str, all: impl Iterator<Item = &'a TaskState>) -> io::Result<File> {
+/// A file that was written anew.
+struct Anew {
+    file: File,
+    end: u64,
+    room: u64,
+}
+
+/// With room for what comes: a file that does not grow is synced without the file system's own journal, which would have to take all
+/// that tasks do to it meanwhile.
+fn write_anew<'a>(path: &Path, boot_id: &str, all: impl Iterator<Item = &'a TaskState>) -> io::Result<Anew> {
     let mut content = encode(&Line::Header { format: FORMAT, boot_id: boot_id.to_owned() });
     all.for_each(|state| content.extend_from_slice(&encode(&Line::Task(state.clone()))));
+    let end = content.len() as u64;
+    content.resize(content.len() + ROOM, 0);
     file::write_atomic(path, &content, 0o600)?;
-    file::append_to(path)
+    Ok(Anew { file: file::write_to(path)?, end, room: content.len() as u64 })
+}
+
+/// Without the room at the end.
+fn written(content: &[u8]) -> &[u8] {
+    let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &content[..end]
 }
 
 fn encode(line: &Line) -> Vec<u8> {
@@ -190,7 +221,7 @@ fn encode(line: &Line) -> Vec<u8> {
 
 fn read(content: &[u8]) -> Result<Found, String> {
     let mut found = Found::default();
-    let mut lines = content.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
+    let mut lines = written(content).split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((number, line)) = lines.next() {
         match decode(line) {
             Some(Line::Header { format, .. }) if format != FORMAT => {
@@ -260,7 +291,7 @@ mod tests {
         (1..=3).for_each(|task| journal.note(&state(task, "starting")));
         assert!(journal.sync([].iter()));
         let path = scratch.path().join(FOLDER).join(FILE);
-        let whole = fs::read(&path).expect("it is there");
+        let whole = written(&fs::read(&path).expect("it is there")).to_vec();
         for cut in whole.len() - 40..whole.len() {
             let found = read(&whole[..cut]).expect("readable");
             assert_eq!((found.tasks.len(), found.warnings.len()), (2, 0), "cut after {cut} bytes");
@@ -282,8 +313,9 @@ mod tests {
         let path = scratch.path().join(FOLDER).join(FILE);
         // What such a start appends once there is room again.
         let header = Line::Header { format: FORMAT, boot_id: "boot-2".to_owned() };
-        let mut file = file::append_to(&path).expect("it is there");
-        file.write_all(&[b"\n".to_vec(), encode(&header), encode(&Line::Task(state(2, "ended")))].concat())
+        let end = written(&fs::read(&path).expect("it is there")).len() as u64;
+        let file = file::write_to(&path).expect("it is there");
+        file.write_all_at(&[b"\n".to_vec(), encode(&header), encode(&Line::Task(state(2, "ended")))].concat(), end)
             .expect("it can be written");
         let found = read(&fs::read(&path).expect("it is there")).expect("readable");
         assert_eq!(phases(&found), [(1, "starting"), (2, "ended")]);
@@ -295,13 +327,14 @@ mod tests {
         let scratch = Scratch::new();
         let (mut journal, _) = Journal::open(scratch.path(), "b").expect("it can be made");
         let all = [state(7, "starting")];
-        for task in 100..2_000 {
+        for task in 100..6_000 {
             journal.note(&state(task, "ended"));
             journal.forget(&Which { task, attempt: 1 });
             assert!(journal.sync(all.iter()));
         }
-        let size = fs::metadata(scratch.path().join(FOLDER).join(FILE)).expect("it is there").len();
-        assert!(size < 400_000, "{size}");
+        let content = fs::read(scratch.path().join(FOLDER).join(FILE)).expect("it is there");
+        let lines = written(&content).iter().filter(|byte| **byte == b'\n').count();
+        assert!(lines < DEAD + 10, "{lines}");
         let (_, found) = Journal::open(scratch.path(), "b").expect("it can be read");
         assert_eq!(phases(&found), [(7, "starting")]);
     }
