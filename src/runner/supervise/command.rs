@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::box_file::{BoxFile, EXIT, ExitFile, OUT};
+use super::box_file::{BoxFile, EXIT, ExitFile, NOT_RUN, OUT};
 use crate::api::json;
 use crate::domain::raw_text;
 use crate::sys::init::Init;
@@ -15,8 +15,6 @@ use crate::sys::{clock, file};
 
 /// Between TERM and KILL. Docker's own is the same, and is over when ours is.
 const GRACE: Duration = Duration::from_secs(9);
-/// What a program that cannot be found or run ends with, as a shell tells it.
-const NOT_RUN: i32 = 127;
 
 /// Runs the command to its end; the answer is the container's exit status.
 ///
