@@ -39,8 +39,6 @@ pub(super) struct Task {
     pub(super) death: Option<Death>,
     /// Of a task of the supervisor's: what it was asked last, and has not answered yet.
     pub(super) asked: Option<Asked>,
-    /// In seconds, for the message.
-    pub(super) time_limit: Option<u64>,
 }
 
 /// What is asked of the supervisor.
@@ -94,7 +92,6 @@ impl Task {
             output_settled: false,
             death: None,
             asked: None,
-            time_limit: None,
         }
     }
 
