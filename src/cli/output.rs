@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
-use crate::domain::raw_text;
+use crate::domain::{raw_text, span};
 
 /// Why something that was printed did not arrive.
 static LOST: OnceLock<String> = OnceLock::new();
@@ -44,6 +44,14 @@ pub fn body(bytes: &[u8]) {
 pub fn error_line(text: &str) {
     let mut out = io::stderr().lock();
     let _gone = out.write_all(format!("{}\n", printable(text)).as_bytes());
+}
+
+/// A shell makes `span:1 span:2` of `span:{1..2}`, and no fault of it: says so, for what follows would surprise.
+pub(super) fn warn_of_unquoted_spans(command: &[String]) {
+    if let Some(word) = span::expanded(command) {
+        let what = "is no span, and is passed on as it is";
+        error_line(&format!("warning: '{word}' {what}; a span must be quoted, or the shell expands its braces"));
+    }
 }
 
 /// `text` with all control characters but the line's end escaped, and bytes that are not UTF-8 shown as `\xff`.

@@ -18,10 +18,11 @@ use crate::sys::process;
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[--parallel] [--] PROGRAM ARGS...",
-    example = "{command_name} echo span:[a,b] span:{{1..3}}\n\
-               {command_name} --parallel ./train.py --seed span:{{1..8}} --rate span:[0.1,0.01]\n\
-               {command_name} ./render --frame span:{{001..240}} -v",
+    example = "{command_name} echo 'span:[a,b]' 'span:{{1..3}}'\n\
+               {command_name} --parallel ./train.py --seed 'span:{{1..8}}' --rate 'span:[0.1,0.01]'\n\
+               {command_name} ./render --frame 'span:{{001..240}}' -v",
     note = "Integers may be negative; with a zero in front, as in span:{{08..10}}, all have the same number of digits.\n\
+            Quote spans: shells expand braces and brackets of their own accord.\n\
             An item holds anything but a comma: span:[span:{{x}}] is the word span:{{x}} itself.\n\
             What follows PROGRAM is its own, also what begins with '-'. The runs read and write what this command does.\n\
             Those that do not exit with 0 are listed at the end; the exit status is then 1. Ctrl-C ends all that run."
@@ -46,6 +47,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
         return Err(Fault::Usage(format!("missing: PROGRAM; see '{name} --help'")));
     };
     let combinations = Combinations::of(arguments).map_err(|fault| Fault::Usage(fault.to_string()))?;
+    output::warn_of_unquoted_spans(&command);
     let at_once = if parallel { affinity::allowed().map_or(1, |cpus| cpus.0.len()).max(1) } else { 1 };
     let line = |number: u64| {
         let mut line = vec![program.clone()];

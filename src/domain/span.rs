@@ -38,6 +38,15 @@ impl fmt::Display for SpanFault {
     }
 }
 
+/// The first argument that a shell has made of a span that was not quoted: `span:{1..2}` becomes `span:1 span:2`.
+pub fn expanded(arguments: &[String]) -> Option<&String> {
+    let is_number = |text: &String| {
+        let digits = text.strip_prefix("span:").map(|rest| rest.strip_prefix('-').unwrap_or(rest));
+        digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    arguments.iter().find(|argument| is_number(argument))
+}
+
 impl Combinations {
     /// Understands the arguments of a program.
     ///
@@ -246,6 +255,18 @@ mod tests {
             let all = Combinations::of(&[argument.to_owned()]).unwrap_or_else(|fault| panic!("{fault}"));
             assert_eq!(all.iter().flatten().collect::<Vec<_>>(), expected, "{argument}");
             assert_eq!(all.count(), expected.len() as u64, "{argument}");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_has_made_of_a_span_is_known() {
+        for (line, expected) in [
+            ("echo span:1 span:2", Some("span:1")),
+            ("echo x span:-03", Some("span:-03")),
+            ("echo span:{1..2} span:[1] span: span:x span:1x span:- 1", None),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(expanded(&words).map(String::as_str), expected, "{line}");
         }
     }
 

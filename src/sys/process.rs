@@ -177,8 +177,8 @@ pub fn descendants(pids: &[u32]) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // `pid (name) state parent …`, where the name may hold anything.
+        // `pid (name) state parent …`, where the name may hold any bytes.
+        let stat = stat(pid);
         let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
         if let Some(parent) = parent {
             children.entry(parent).or_default().push(pid);
@@ -196,8 +196,12 @@ pub fn descendants(pids: &[u32]) -> Vec<u32> {
 
 /// Neither gone nor a zombie.
 fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat(pid).rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Its line; empty if it is gone.
+fn stat(pid: u32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default()).into_owned()
 }
 
 /// A signal to all of [`of_task`], again and again until it finds nobody new.
@@ -237,6 +241,23 @@ mod tests {
             "42 (a ) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 987654 1000 10 18446744073709551615";
         assert_eq!(parse_start_time(stat), Some(987_654));
         assert_eq!(parse_start_time("42 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_no_process() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let scratch = crate::sys::file::Scratch::new();
+        let program = scratch.path().join(std::ffi::OsStr::from_bytes(b"\xffname"));
+        // The kernel names a process after the file that it runs; copied, so that it is no link's target.
+        std::fs::copy("/bin/sleep", &program).expect("sleep is there");
+        let mut child = std::process::Command::new(&program).arg("1000").spawn().expect("it can be started");
+        let found = descendants(&[std::process::id()]);
+        let started = start_time(Path::new("/"), child.id());
+        let lives = is_alive(child.id());
+        child.kill().expect("it lives");
+        child.wait().expect("it is ours");
+        assert!(found.contains(&child.id()) && lives, "{found:?}");
+        assert!(started.is_ok_and(|ticks| ticks > 0));
     }
 
     #[test]

@@ -35,11 +35,13 @@ pub fn memory(root: &Path) -> io::Result<Memory> {
     read_as(&root.join("proc/meminfo"), parse_meminfo)
 }
 
-/// Reads a file of the kernel and parses it; every fault names the path.
+/// Reads a file of the kernel and parses it; every fault names the path. A process's name can be any bytes: what is no text is
+/// replaced.
 pub(super) fn read_as<T>(path: &Path, parse: impl FnOnce(&str) -> Option<T>) -> io::Result<T> {
-    let text = std::fs::read_to_string(path)
+    let bytes = std::fs::read(path)
         .map_err(|fault| io::Error::new(fault.kind(), format!("cannot read {}: {fault}", path.display())))?;
-    parse(&text).ok_or_else(|| {
+    // A program's name, which stands among the figures, may have any bytes.
+    parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("cannot understand the content of {}", path.display()))
     })
 }

@@ -22,13 +22,13 @@ use crate::domain::ids::TaskId;
     example = "{command_name} -- echo hello\n\
                {command_name} --target node1 --target node2::0,1 --cores 4 --memory 8G --wait -- ./train.sh --fast\n\
                {command_name} --container NULL --time-limit 2h30m --env MODE=night -- make -C /shared/work all\n\
-               {command_name} --wait --span -- ./render span:[sea,sky] --frame span:{{001..240}}\n\
+               {command_name} --wait --span -- ./render 'span:[sea,sky]' --frame 'span:{{001..240}}'\n\
                {command_name} -- sh -c 'sort big | uniq -c > counts'",
-    note = "A target that is refused is told on stderr, and the tasks for the others are submitted: the exit status\n\
-            is then 1 only with --wait, or if all were refused. With --wait it is also 1 if any task did not complete;\n\
-            those are listed. A task whose node has fallen silent counts as ended, unless the node returns before the\n\
+    note = "A target that is refused is told on stderr, the tasks for the others are submitted, and the exit status is\n\
+            1. With --wait it is also 1 if any task did not complete; those are listed. A task whose node has fallen silent counts as ended, unless the node returns before the\n\
             others have ended. Ctrl-C ends the wait, not the tasks.\n\
-            --span reads ARGS as 'hakuriver run' does: span:{{1..3}} is 1, 2 and 3, span:[a,b] is a and b."
+            --span reads ARGS as 'hakuriver run' does: span:{{1..3}} is 1, 2 and 3, span:[a,b] is a and b.\n\
+            Quote spans: shells expand braces and brackets of their own accord."
 )]
 pub(super) struct SubmitArgs {
     /// HOST[:NUMA_ID][::GPU_ID,...]: a node, one of its NUMA nodes, and GPUs of it; repeatable, one task each (default: the Host
@@ -97,6 +97,9 @@ pub(super) struct SubmitArgs {
 pub(super) fn run(args: &SubmitArgs, config: Option<&Path>) -> Result<(), Fault> {
     let body = request::body(args).map_err(Fault::Usage)?;
     let pause = request::pause(args).map_err(Fault::Usage)?;
+    if args.span {
+        output::warn_of_unquoted_spans(&args.command);
+    }
     let host = Host::of(config)?;
     let watch = args.wait.then(|| Watch::begin(&host.loaded, pause));
     let answered = submit::send(&host, body, "hakuriver task list")?;
@@ -113,7 +116,14 @@ pub(super) fn run(args: &SubmitArgs, config: Option<&Path>) -> Result<(), Fault>
     for reason in &refused {
         output::error_line(&format!("warning: refused: {reason}"));
     }
-    let Some(watch) = watch else { return Ok(()) };
+    let Some(watch) = watch else {
+        return match refused.len() {
+            0 => Ok(()),
+            count => {
+                Err(Fault::Refused(format!("{count} of the targets were refused; the other tasks were submitted")))
+            }
+        };
+    };
     let ids: Vec<TaskId> = answer
         .task_ids
         .iter()
@@ -122,6 +132,6 @@ pub(super) fn run(args: &SubmitArgs, config: Option<&Path>) -> Result<(), Fault>
     watch.until_ended(host, &ids)?;
     match refused.len() {
         0 => Ok(()),
-        count => Err(Fault::Refused(format!("all tasks completed, but {count} of the targets were refused"))),
+        count => Err(Fault::Refused(format!("all tasks completed, but targets were refused: {count}"))),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::events;
@@ -62,6 +62,16 @@ impl Watch {
             // Nobody waits any more: the program is about to end.
             let _waiting = interrupts.send(Wake::Interrupted(signal));
         });
+        Self::listening(loaded, pause, is_submitted, sender, wakes)
+    }
+
+    fn listening(
+        loaded: &Loaded,
+        pause: Duration,
+        is_submitted: Arc<AtomicBool>,
+        sender: Sender<Wake>,
+        wakes: Receiver<Wake>,
+    ) -> Self {
         let is_listening = events::listen(loaded.clone(), pause, sender);
         // A Host that is not there says so to the submission.
         let is_flowing = is_listening && matches!(wakes.recv_timeout(OPENING), Ok(Wake::Flowing { .. }));
@@ -170,9 +180,10 @@ fn verdict(host: &Host, tally: &Tally) -> Result<(), Fault> {
         .take(LISTED)
         .map(|(id, standing)| match standing {
             Standing::Gone => format!("task {id}: the Host does not know it any more"),
-            Standing::Living | Standing::Ended(_) => match TaskRef::Id(id).record(host) {
+            Standing::Living => format!("task {id}: has not ended"),
+            Standing::Ended(state) => match TaskRef::Id(id).record(host) {
                 Ok(record) => ending(&record),
-                Err(_) => format!("task {id}: did not complete"),
+                Err(_) => format!("task {id}: {}", state.word()),
             },
         })
         .collect();
@@ -189,18 +200,20 @@ fn verdict(host: &Host, tally: &Tally) -> Result<(), Fault> {
     }
 }
 
-/// `task 7: failed, exit status 3: reason`
+/// `task 7: failed, exit status 3: reason`; a number that the reason has is not said twice.
 fn ending(record: &TaskRecord) -> String {
+    let why = record.error_message.as_deref().map(first_line).unwrap_or_default();
+    let (what, number) = match (record.exit_signal, record.exit_code) {
+        (Some(signal), _) => ("signal", signal.to_string()),
+        (None, Some(code)) => ("exit status", code.to_string()),
+        (None, None) => ("", String::new()),
+    };
+    let is_said = why.split(|c: char| !c.is_ascii_digit()).any(|part| part == number);
     let mut text = format!("task {}: {}", record.task_id, record.status);
-    match (record.exit_signal, record.exit_code) {
-        (Some(signal), _) => text += &format!(", signal {signal}"),
-        (None, Some(code)) => text += &format!(", exit status {code}"),
-        (None, None) => {}
+    if !number.is_empty() && !is_said {
+        text += &format!(", {what} {number}");
     }
-    if let Some(why) = &record.error_message {
-        text += &format!(": {}", first_line(why));
-    }
-    text
+    if why.is_empty() { text } else { format!("{text}: {why}") }
 }
 
 /// How to see and end those that live.
@@ -216,37 +229,5 @@ fn first_line(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_end_is_told_with_state_exit_and_reason() {
-        let record = |status: &str, code, signal, why: Option<&str>| TaskRecord {
-            task_id: "7".into(),
-            status: status.into(),
-            exit_code: code,
-            exit_signal: signal,
-            error_message: why.map(str::to_owned),
-            ..TaskRecord::default()
-        };
-        for (record, expected) in [
-            (record("failed", Some(3), None, None), "task 7: failed, exit status 3"),
-            (
-                record("failed", Some(137), Some(9), Some("killed by signal 9")),
-                "task 7: failed, signal 9: killed by signal 9",
-            ),
-            (record("failed", None, None, Some("cannot start\nmore")), "task 7: failed: cannot start"),
-            (record("killed", None, None, None), "task 7: killed"),
-        ] {
-            assert_eq!(ending(&record), expected);
-        }
-    }
-
-    #[test]
-    fn few_are_named_and_many_are_not() {
-        for (count, expected) in [(1, "kill 1'"), (5, "kill 1 2 3 4 5'"), (6, "kill ID...'")] {
-            let tally = Tally::of((1..=count).map(TaskId::from_u64));
-            assert!(advice(&tally).ends_with(expected), "{}", advice(&tally));
-        }
-    }
-}
+#[path = "wait_tests.rs"]
+mod tests;

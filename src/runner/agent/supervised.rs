@@ -90,18 +90,23 @@ impl Agent {
         match wanted {
             Asked::Pause => self.supervisor.pause(which),
             Asked::Resume => self.supervisor.resume(which),
-            Asked::Stop => {
-                task.record.stopping = true;
-                self.supervisor.stop(which);
-            }
+            Asked::Stop => return self.send_stop(id),
             Asked::Start => {}
         }
         task.asked = Some(wanted);
     }
 
+    fn send_stop(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.record.stopping = true;
+        task.asked = Some(Asked::Stop);
+        self.supervisor.stop(which(&task.record));
+    }
+
     /// What the supervisor has.
     pub(super) fn supervised(&mut self, states: Vec<TaskState>, complete: bool) {
-        let told: BTreeSet<TaskId> = states.iter().map(|state| TaskId::from_u64(state.task)).collect();
+        let told: BTreeSet<(TaskId, Attempt)> =
+            states.iter().map(|state| (TaskId::from_u64(state.task), Attempt(state.attempt))).collect();
         states.into_iter().for_each(|state| self.supervised_state(state));
         if !complete {
             return;
@@ -112,8 +117,8 @@ impl Agent {
             self.tasks.iter().filter(|(_, task)| task.record.supervised).map(|(id, _)| *id).collect();
         for id in ours {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
-            let is_there = told.contains(&id);
-            let starts = matches!(task.record.phase, Phase::Starting { .. });
+            let is_there = told.contains(&(id, task.record.attempt));
+            let starts = matches!(task.record.phase, Phase::Starting { .. }) && !task.record.stopping;
             task.asked = (is_there && starts).then_some(Asked::Start);
             if is_there || task.record.outcome().is_some() {
                 continue;
@@ -269,8 +274,6 @@ impl Agent {
         for (id, order) in starts {
             self.send_start(id, &order);
         }
-        for id in stops {
-            self.want_supervised(id, Asked::Stop);
-        }
+        stops.into_iter().for_each(|id| self.send_stop(id));
     }
 }

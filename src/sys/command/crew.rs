@@ -6,13 +6,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::drive::{TICK, open_pidfd};
@@ -24,6 +24,8 @@ use crate::sys::{process, shutdown};
 #[derive(Debug)]
 pub struct Crew {
     signals: SignalFd,
+    /// What was blocked before: that, and no more, is blocked in the programs.
+    mask: SigSet,
     members: Vec<Member>,
 }
 
@@ -72,14 +74,13 @@ impl Crew {
         // SAFETY: the default disposition runs no code of ours. (Whoever started us may ignore it, and then the kernel keeps no exit
         // status for us.)
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-        set.thread_block()?;
+        let mask = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { signals, members: Vec::new() })
+        Ok(Self { signals, mask, members: Vec::new() })
     }
 
     /// Starts a program (looked up on PATH). `argv` may hold bytes that are no text, as [`raw_text`] writes them; `key` is what its end
-    /// will be told with. It inherits everything: streams, further descriptors, directory, environment. (std gives it an empty
-    /// signal mask.)
+    /// will be told with. It inherits everything: streams, further descriptors, directory, environment.
     ///
     /// # Errors
     /// It could not be started.
@@ -92,6 +93,10 @@ impl Crew {
         for argument in arguments {
             command.arg(OsStr::from_bytes(&raw_text::decode(argument)));
         }
+        let mask = self.mask;
+        // SAFETY: between fork and exec one plain system call is made on a set that the closure owns. (std leaves the child what we
+        // block, and Ctrl-C would not end it.)
+        unsafe { command.pre_exec(move || Ok(mask.thread_set_mask()?)) };
         let child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
         let pidfd = open_pidfd(&child);
         self.members.push(Member { key, child, pidfd });
@@ -221,6 +226,18 @@ mod tests {
             assert_eq!(fault, "cannot start '/no/such/program x': there is no such file, or what it is a script for");
             let fault = crew.start(1, &argv(&["no-such-program"])).expect_err("there is none").to_string();
             assert_eq!(fault, "cannot start 'no-such-program': there is no such program on the PATH");
+        });
+    }
+
+    #[test]
+    fn what_we_block_they_do_not() {
+        in_thread(|| {
+            let mut crew = Crew::begin().expect("signals can be blocked");
+            for (key, signal) in [(0, libc::SIGINT), (1, libc::SIGTERM), (2, libc::SIGHUP)] {
+                crew.start(key, &argv(&["sleep", "1000"])).expect("sleep is there");
+                crew.signal(signal);
+                assert_eq!(ends(&mut crew, 1), [(key, End::Signal(signal))]);
+            }
         });
     }
 
