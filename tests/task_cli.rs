@@ -143,12 +143,13 @@ fn wrong_lines_are_status_2_and_say_what_is_wrong() {
         (vec!["--target", "node::0,,1"], vec!["node::0,,1"]),
         (vec!["--target", "node::0,0"], vec!["node::0,0"]),
         (vec!["--container", "NULL", "--target", "node::0"], vec!["GPU", "container"]),
+        // (The text may be a secret.)
         (vec!["--env", "novalue"], vec!["--env", "NAME=VALUE"]),
         (vec!["--mount", "relative:/x"], vec!["relative"]),
         (vec!["--name", "Capital"], vec!["Capital"]),
         (vec!["--gpus", "x"], vec!["--gpus"]),
         (vec!["--time-limit", "soon"], vec!["soon"]),
-        (vec!["--max-wait", "0"], vec!["--max-wait"]),
+        (vec!["--max-wait", "never"], vec!["--max-wait"]),
         (vec!["--no-such-option"], vec!["--no-such-option"]),
     ] {
         let output = cluster.task_submit(&options, &["true"]);
@@ -179,16 +180,15 @@ fn wrong_lines_are_status_2_and_say_what_is_wrong() {
 fn what_follows_the_dashes_is_the_command_whatever_it_looks_like() {
     let cluster = cluster();
     for argv in [
-        // (Alone, it would be echo's own option.)
-        vec!["echo", "-", "--help"],
-        vec!["echo", "help"],
-        vec!["echo", "--", "--target", "x"],
-        vec!["echo", "-h", "--version", "--cores=2"],
+        vec!["printf", "%s ", "--help"],
+        vec!["printf", "%s ", "help"],
+        vec!["printf", "%s ", "--", "--target", "x"],
+        vec!["printf", "%s ", "-h", "--version", "--cores=2"],
     ] {
         let id = cluster.null_task(&[], &argv);
         let record = cluster.await_status(&id, "completed");
-        assert_eq!(record.command, "echo", "the dashes are not the command: {record:?}");
-        assert_eq!(cluster.stdout(&id), format!("{}\n", argv[1..].join(" ")));
+        assert_eq!(record.command, "printf", "the dashes are not the command: {record:?}");
+        assert_eq!(cluster.stdout(&id), format!("{} ", argv[2..].join(" ")));
     }
     // Without the dashes the first word that is no option begins the command, options of its own included.
     let output = cluster.cli(&["task", "submit", "--container", "NULL", "echo", "-n", "--env"]);

@@ -26,16 +26,13 @@ fn a_thousand_tasks_of_one_span_run_in_order_and_wait_ends_with_the_last() {
         cluster.remember(&ids);
         assert_eq!(ids.len(), COUNT, "each id once, in order of the span");
         delays.push(returned - check(&cluster, &ids));
-        // The first of those that failed are listed, and no others; the rest are counted.
+        // Of those that failed the first twenty are listed, with a count of all, and no others.
         let said = format!("{}{}", &output.stderr, output.out().split_at(listing_end(&output.out(), &ids)).1);
         for (at, id) in ids.iter().enumerate() {
-            let is_listed = (at + 1) % 7 == 0 && (at + 1) / 7 <= LISTED;
+            let is_listed = (at + 1) % 7 == 0 && (at + 1) / 7 <= 20;
             assert_eq!(said.contains(id.as_str()), is_listed, "task {id} ({}) in the list:\n{said}", at + 1);
         }
-        let failed = COUNT / 7;
-        for text in [format!("{failed} of {COUNT} tasks"), format!("and {} more", failed - LISTED)] {
-            assert!(said.contains(&text), "{text}: {said}");
-        }
+        assert!(said.contains("142 of 1000"), "{said}");
     }
     assert!(delays.iter().any(|delay| *delay <= 100), "from the end of the last task to that of --wait: {delays:?} ms");
 }

@@ -11,11 +11,13 @@ use super::executor::process::{Abilities, abilities, group_folder};
 use super::gate::Gate;
 use super::holdings::Holdings;
 use super::images::Images;
+use super::inventory::gpu::Watch;
+use super::on_node::Account;
 use super::record::Records;
 use super::storage::Looks;
 use crate::config::Config;
+use crate::domain::ids::{GpuId, NumaId};
 use crate::domain::node::Inventory;
-use crate::domain::spec::UserId;
 use crate::sys::process;
 
 /// This node.
@@ -30,8 +32,19 @@ pub struct Node {
     /// The copy of our own binary that new containers get.
     pub binary: PathBuf,
     pub limits: Limits,
+    gpus: Watch,
     standing: Mutex<Standing>,
     looked: Mutex<Looked>,
+}
+
+/// What is known of this machine before the cluster is.
+pub struct Machine {
+    pub boot_id: String,
+    /// The copy of our own binary.
+    pub binary: PathBuf,
+    /// See [`Limits::runner_user`].
+    pub runner_user: Option<Account>,
+    pub gpus: Watch,
 }
 
 /// What the configuration says about tasks on this node.
@@ -45,7 +58,7 @@ pub struct Limits {
     pub allow_privileged: bool,
     pub allowed_mounts: Vec<PathBuf>,
     /// Who runs commands without a container that name nobody; None: this Runner's own user.
-    pub runner_user: Option<UserId>,
+    pub runner_user: Option<Account>,
     pub is_root: bool,
     pub own_uid: u32,
 }
@@ -53,7 +66,7 @@ pub struct Limits {
 /// What may change while the Runner runs.
 #[derive(Clone, Debug)]
 struct Standing {
-    inventory: Inventory,
+    inventory: Arc<Inventory>,
     /// Where VPS ports are published.
     address: IpAddr,
 }
@@ -70,12 +83,11 @@ impl Node {
         config: &Config,
         owner: Owner,
         records: Records,
-        boot_id: String,
-        binary: PathBuf,
+        machine: Machine,
         inventory: Inventory,
         address: IpAddr,
-        runner_user: Option<UserId>,
     ) -> Self {
+        let Machine { boot_id, binary, runner_user, gpus } = machine;
         let docker = Arc::new(Docker::new(&config.docker.command, owner));
         let looks = Looks::default();
         Self {
@@ -99,19 +111,30 @@ impl Node {
                 is_root: process::is_root(),
                 own_uid: process::user_and_group().0,
             },
-            standing: Mutex::new(Standing { inventory, address }),
+            gpus,
+            standing: Mutex::new(Standing { inventory: Arc::new(inventory), address }),
             looked: Mutex::default(),
         }
     }
 
     /// The node was registered anew.
     pub fn registered(&self, inventory: Inventory, address: IpAddr) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Standing { inventory, address };
+        let standing = Standing { inventory: Arc::new(inventory), address };
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 
     /// The hardware, as it was told to the Host.
-    pub fn inventory(&self) -> Inventory {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
+    pub fn inventory(&self) -> Arc<Inventory> {
+        Arc::clone(&self.standing.lock().unwrap_or_else(PoisonError::into_inner).inventory)
+    }
+
+    /// The GPUs of a task: what they are called wherever they are, and the NUMA nodes that they are near to.
+    ///
+    /// # Errors
+    /// One sentence: this node has no such GPU, or has lost it.
+    pub fn gpus(&self, inventory: &Inventory, ids: &[GpuId]) -> Result<(Vec<String>, Vec<NumaId>), String> {
+        let gone = if ids.is_empty() { Vec::new() } else { self.gpus.gone() };
+        gpus_of(inventory, &gone, ids)
     }
 
     /// Where VPS ports are published.
@@ -140,5 +163,46 @@ impl Node {
     pub fn nudge(&self) {
         self.gate.nudge();
         self.images.nudge();
+    }
+}
+
+fn gpus_of(inventory: &Inventory, gone: &[String], ids: &[GpuId]) -> Result<(Vec<String>, Vec<NumaId>), String> {
+    let mut uuids = Vec::with_capacity(ids.len());
+    let mut near = Vec::new();
+    for id in ids {
+        let gpu = inventory.gpus.iter().find(|gpu| gpu.id == *id);
+        let gpu = gpu.ok_or_else(|| format!("this node has no GPU {id} (any more)"))?;
+        if gone.contains(&gpu.uuid) {
+            return Err(format!(
+                "GPU {id} of this node ({}) is gone: nvidia-smi does not name it any more; see 'dmesg' there, and restart \
+                 the machine",
+                gpu.uuid
+            ));
+        }
+        uuids.push(gpu.uuid.clone());
+        near.extend(gpu.numa);
+    }
+    Ok((uuids, near))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::node::Gpu;
+
+    #[test]
+    fn gpus_go_by_uuid_and_one_that_is_gone_is_named() {
+        let gpu = |id, numa| Gpu { id: GpuId(id), uuid: format!("GPU-{id}"), numa };
+        let gpus = vec![gpu(0, Some(NumaId(1))), gpu(1, None), gpu(3, Some(NumaId(0)))];
+        let inventory = Inventory { gpus, ..Inventory::default() };
+        let of = |ids: &[u32], gone: &[&str]| {
+            let gone: Vec<String> = gone.iter().map(|uuid| (*uuid).to_owned()).collect();
+            gpus_of(&inventory, &gone, &ids.iter().map(|id| GpuId(*id)).collect::<Vec<_>>())
+        };
+        let both = (vec!["GPU-3".to_owned(), "GPU-0".to_owned()], vec![NumaId(0), NumaId(1)]);
+        assert_eq!(of(&[3, 0], &["GPU-1"]), Ok(both));
+        assert_eq!(of(&[], &["GPU-1"]), Ok((Vec::new(), Vec::new())));
+        assert!(of(&[2], &[]).is_err_and(|fault| fault.contains("no GPU 2")));
+        assert!(of(&[0, 1], &["GPU-1"]).is_err_and(|fault| fault.contains("GPU 1 of this node (GPU-1) is gone")));
     }
 }

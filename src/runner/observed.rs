@@ -1,6 +1,6 @@
 //! What the Host has still to hear: the latest of each task, repeated until the Host has stored it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -167,16 +167,14 @@ impl Outbox {
     /// The Host took a batch, and has stored what it acknowledges. The answer is what that was, as far as it is still the
     /// latest.
     pub fn taken(&self, batch: &Batch, acknowledged: &[Acknowledged]) -> Vec<(TaskId, Attempt, u64)> {
+        let receipts: HashMap<(&str, u32), u64> =
+            acknowledged.iter().map(|receipt| ((receipt.task_id.as_str(), receipt.attempt), receipt.rev)).collect();
         let mut inner = self.lock();
         let mut stored = Vec::new();
         for (task, change) in &batch.rows {
             let Some(row) = inner.rows.get_mut(task).filter(|row| row.change == *change) else { continue };
-            let receipt = acknowledged.iter().any(|receipt| {
-                receipt.task_id == row.task.task_id
-                    && receipt.attempt == row.task.attempt
-                    && receipt.rev >= row.task.rev
-            });
-            if receipt {
+            let receipt = receipts.get(&(row.task.task_id.as_str(), row.task.attempt));
+            if receipt.is_some_and(|rev| *rev >= row.task.rev) {
                 row.due = None;
                 stored.push((*task, Attempt(row.task.attempt), row.task.rev));
             } else {

@@ -30,27 +30,22 @@ pub struct Account {
 pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start, String> {
     let needs = &order.needs;
     let inventory = node.inventory();
-    let mut uuids = Vec::new();
-    let mut near = Vec::new();
-    for id in &needs.gpus {
-        let gpu = inventory.gpus.iter().find(|gpu| gpu.id == *id);
-        let gpu = gpu.ok_or_else(|| format!("this node has no GPU {id} (any more)"))?;
-        uuids.push(gpu.uuid.clone());
-        near.extend(gpu.numa);
-    }
+    let (uuids, near) = node.gpus(&inventory, &needs.gpus)?;
     let abilities = node.abilities();
     if needs.memory.is_some() && !abilities.memory_limit {
         return Err("this node cannot limit the memory of tasks without a container".to_owned());
     }
-    let asked = order.user.or(node.limits.runner_user);
-    if let Some(user) = asked.filter(|user| !node.limits.is_root && user.uid != node.limits.own_uid) {
+    let (account, is_other) = match (order.user, &node.limits.runner_user) {
+        (Some(user), _) => (local_account(user), true),
+        (None, Some(account)) => (account.clone(), true),
+        (None, None) => (local_account(UserId { uid: node.limits.own_uid, gid: None }), false),
+    };
+    if !node.limits.is_root && account.uid != node.limits.own_uid {
         return Err(format!(
             "this node cannot run a task as user {}: its Runner runs as user {}, and is not root",
-            user.uid, node.limits.own_uid
+            account.uid, node.limits.own_uid
         ));
     }
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let account = account(&passwd, asked.unwrap_or(UserId { uid: node.limits.own_uid, gid: None }));
     let folder = node.records.outputs(record.task, record.attempt);
     let shared = node.shared_data();
     let workdir = match (&order.workdir, shared) {
@@ -59,11 +54,12 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
         (None, None) => node.limits.local_temp_dir.to_string_lossy().into_owned(),
     };
     let mut env = basic_environment(&account);
+    env.extend(needs.env.iter().cloned());
     if !inventory.gpus.is_empty() {
-        // Empty: a task that asked for none sees none, as others may hold them.
+        // Empty: a task that asked for none sees none, as others may hold them. Its own variable has no say: what it would
+        // name is another task's.
         env.push(("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(",")));
     }
-    env.extend(needs.env.iter().cloned());
     env.push(("HAKURIVER_TASK_ID".to_owned(), record.task.to_string()));
     if let Some(numa) = needs.numa {
         env.push(("HAKURIVER_TARGET_NUMA_NODE".to_owned(), numa.to_string()));
@@ -78,8 +74,8 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
         argv: order.argv.clone(),
         env: last_ones(env),
         workdir: Some(workdir),
-        uid: asked.map(|user| user.uid),
-        gid: asked.map(|user| user.gid.unwrap_or(account.gid)),
+        uid: is_other.then_some(account.uid),
+        gid: is_other.then_some(account.gid),
         cpus: list(pinned.as_ref().map(|pinned| &pinned.cpus)),
         mems: list(pinned.as_ref().map(|pinned| &pinned.mems)),
         exclusive: needs.cores > 0,
@@ -90,33 +86,36 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
     })
 }
 
-/// The account of a user; one that the node does not know has its number for a name, and no home.
+fn local_account(user: UserId) -> Account {
+    account(&fs::read_to_string("/etc/passwd").unwrap_or_default(), user)
+}
+
+/// The account of a user, with the group that was asked for; one that the node does not know has its number for a name, and
+/// no home.
 fn account(passwd: &str, user: UserId) -> Account {
-    let found = passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, shell] = fields.as_slice() else { return None };
-        if uid.parse() != Ok(user.uid) {
-            return None;
-        }
-        let gid = gid.parse().ok()?;
-        Some(Account {
-            uid: user.uid,
-            gid,
-            name: (*name).to_owned(),
-            home: (*home).to_owned(),
-            shell: (*shell).to_owned(),
-        })
-    });
-    let unknown = || Account {
+    let known = passwd.lines().filter_map(account_line).find(|account| account.uid == user.uid);
+    let account = known.unwrap_or_else(|| Account {
         uid: user.uid,
-        gid: user.gid.unwrap_or(user.uid),
+        gid: user.uid,
         name: user.uid.to_string(),
         home: "/".to_owned(),
         shell: "/bin/sh".to_owned(),
-    };
-    let found = found.unwrap_or_else(unknown);
-    let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
-    Account { home: or(found.home, "/"), shell: or(found.shell, "/bin/sh"), ..found }
+    });
+    Account { gid: user.gid.unwrap_or(account.gid), ..account }
+}
+
+/// A line of passwd(5).
+fn account_line(line: &str) -> Option<Account> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, shell] = fields.as_slice() else { return None };
+    let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+    Some(Account {
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+        name: (*name).to_owned(),
+        home: or(home, "/"),
+        shell: or(shell, "/bin/sh"),
+    })
 }
 
 /// What every program expects to find, and nothing of the Runner's own.
@@ -150,22 +149,21 @@ fn last_ones(env: Vec<(String, String)>) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// One sentence: there is no such user.
-pub fn configured_user(text: &str) -> Result<Option<UserId>, String> {
+pub fn configured_user(text: &str) -> Result<Option<Account>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     if let Ok(user) = text.parse::<UserId>() {
-        return Ok(Some(user));
+        return Ok(Some(local_account(user)));
     }
     let fault = |why: String| format!("environment.runner_user: no user '{text}' on this node: {why}");
     // The accounts may come from a directory service, whose libraries a static program cannot load; getent can.
     let program = crate::sys::command::Program::new(["getent", "passwd", text], std::time::Duration::from_secs(10));
     let answer = program.run().and_then(|output| output.ok()).map_err(|why| fault(why.to_string()))?;
     let line = String::from_utf8_lossy(&answer).into_owned();
-    let fields: Vec<&str> = line.trim().split(':').collect();
-    match (fields.get(2).and_then(|uid| uid.parse().ok()), fields.get(3).and_then(|gid| gid.parse().ok())) {
-        (Some(uid), Some(gid)) => Ok(Some(UserId { uid, gid: Some(gid) })),
-        _ => Err(fault(format!("getent answers {line:?}"))),
+    match account_line(line.trim()) {
+        Some(account) => Ok(Some(account)),
+        None => Err(fault(format!("getent answers {line:?}"))),
     }
 }
 
@@ -180,7 +178,8 @@ mod tests {
         let of = |uid, gid| account(passwd, UserId { uid, gid });
         assert_eq!((of(1000, None).gid, of(1000, None).home.as_str()), (100, "/home/me"));
         assert_eq!((of(9, None).home.as_str(), of(9, None).shell.as_str()), ("/", "/bin/sh"));
-        assert_eq!((of(4711, Some(3)).gid, of(4711, None).name.as_str()), (3, "4711"));
+        assert_eq!((of(4711, Some(3)).gid, of(4711, None).gid, of(4711, None).name.as_str()), (3, 4711, "4711"));
+        assert_eq!((of(1000, Some(7)).gid, of(1000, Some(7)).name.as_str()), (7, "me"));
     }
 
     #[test]
@@ -193,8 +192,9 @@ mod tests {
     #[test]
     fn the_configured_user_is_a_number_or_a_name() {
         assert_eq!(configured_user(""), Ok(None));
-        assert_eq!(configured_user("1000:5"), Ok(Some(UserId { uid: 1000, gid: Some(5) })));
-        assert_eq!(configured_user("root"), Ok(Some(UserId { uid: 0, gid: Some(0) })));
+        let ids = |text: &str| configured_user(text).map(|account| account.map(|account| (account.uid, account.gid)));
+        assert_eq!(ids("4711:5"), Ok(Some((4711, 5))));
+        assert_eq!(ids("root"), Ok(Some((0, 0))));
         let fault = configured_user("no-such-user-here").expect_err("there is none");
         assert!(fault.contains("environment.runner_user"), "{fault}");
     }

@@ -15,7 +15,7 @@ use super::inventory::gpu::Watch;
 use super::inventory::usage::Sampler;
 use super::link::{Link, LinkFault};
 use super::message::Message;
-use super::node::Node;
+use super::node::{Machine, Node};
 use super::observed::Outbox;
 use super::output::Outputs;
 use super::record::Records;
@@ -269,9 +269,8 @@ impl Life<'_> {
         let owner = Owner { cluster: cluster.clone(), node: self.identity.hostname.to_string() };
         let boot_id = self.identity.boot_id.clone();
         let runner_user = on_node::configured_user(&self.config.runner_user).map_err(RunnerFault)?;
-        let node =
-            Node::new(self.config, owner.clone(), records, boot_id, binary.to_owned(), inventory, address, runner_user);
-        let node = Arc::new(node);
+        let machine = Machine { boot_id, binary: binary.to_owned(), runner_user, gpus: self.gpus.clone() };
+        let node = Arc::new(Node::new(self.config, owner.clone(), records, machine, inventory, address));
         node.look();
         let (tell, inbox) = mpsc::channel();
         let supervisor = Supervisor::open(&owner, home.folder(), binary, tell.clone(), self.ending).map_err(failed)?;

@@ -40,6 +40,7 @@ pub fn memory(root: &Path) -> io::Result<Memory> {
 pub(super) fn read_as<T>(path: &Path, parse: impl FnOnce(&str) -> Option<T>) -> io::Result<T> {
     let bytes = std::fs::read(path)
         .map_err(|fault| io::Error::new(fault.kind(), format!("cannot read {}: {fault}", path.display())))?;
+    // A program's name, which stands among the figures, may have any bytes.
     parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("cannot understand the content of {}", path.display()))
     })

@@ -24,9 +24,8 @@ use crate::domain::ids::TaskId;
                {command_name} --container NULL --time-limit 2h30m --env MODE=night -- make -C /shared/work all\n\
                {command_name} --wait --span -- ./render 'span:[sea,sky]' --frame 'span:{{001..240}}'\n\
                {command_name} -- sh -c 'sort big | uniq -c > counts'",
-    note = "A target that is refused is told on stderr, and the tasks for the others are submitted: the exit status\n\
-            is then 1 only with --wait, or if all were refused. With --wait it is also 1 if any task did not complete;\n\
-            those are listed. A task whose node has fallen silent counts as ended, unless the node returns before the\n\
+    note = "A target that is refused is told on stderr, the tasks for the others are submitted, and the exit status is\n\
+            1. With --wait it is also 1 if any task did not complete; those are listed. A task whose node has fallen silent counts as ended, unless the node returns before the\n\
             others have ended. Ctrl-C ends the wait, not the tasks.\n\
             --span reads ARGS as 'hakuriver run' does: span:{{1..3}} is 1, 2 and 3, span:[a,b] is a and b.\n\
             Quote spans: shells expand braces and brackets of their own accord."
@@ -117,7 +116,14 @@ pub(super) fn run(args: &SubmitArgs, config: Option<&Path>) -> Result<(), Fault>
     for reason in &refused {
         output::error_line(&format!("warning: refused: {reason}"));
     }
-    let Some(watch) = watch else { return Ok(()) };
+    let Some(watch) = watch else {
+        return match refused.len() {
+            0 => Ok(()),
+            count => {
+                Err(Fault::Refused(format!("{count} of the targets were refused; the other tasks were submitted")))
+            }
+        };
+    };
     let ids: Vec<TaskId> = answer
         .task_ids
         .iter()

@@ -109,13 +109,6 @@ fn gpus_stand_in_the_target_or_beside_it() {
     let body = SubmitRequest { gpu_count: Some(1), ..bare.clone() };
     assert_eq!(parsed(body).expect("any").tasks[0].1.gpus, GpuRequest::Any(1));
     let body = SubmitRequest { targets: vec!["n1::0".into()], ..bare };
-    assert_eq!(parsed(body).expect("without a container").tasks[0].1.gpus, GpuRequest::Any(1));
-    let body = SubmitRequest {
-        container_name: Some("NULL".into()),
-        targets: vec!["n1".into()],
-        required_gpus: vec![vec![0]],
-        ..command()
-    };
     assert!(parsed(body).expect_err("a list without a container").detail.contains("container"));
 }
 

@@ -18,6 +18,8 @@ pub struct Reading {
     /// `GPU-…`; letters, digits and `-` alone, because it becomes part of an argument of Docker.
     pub uuid: String,
     pub numa: Option<NumaId>,
+    /// The driver answers, and does not name it any more. (One that does not answer at all says nothing about any.)
+    pub gone: bool,
 }
 
 /// The columns that are asked for, in the order of [`parse`].
@@ -62,17 +64,23 @@ impl Watch {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Those that were there once, and are not any more, by what they were called.
+    pub fn gone(&self) -> Vec<String> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().filter(|gpu| gpu.gone).map(|gpu| gpu.uuid.clone()).collect()
+    }
+
     /// Stores a reading; answers how long to wait before the next one.
     fn note(&self, read: Result<Vec<Reading>, CommandFault>, waited: Option<Duration>, interval: Duration) -> Duration {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(new) => {
-                *latest = merge(&latest, new);
+                *latest = merge(&latest, new, Silence::Gone);
                 interval
             }
             Err(CommandFault::CannotStart { .. }) if latest.is_empty() => RETRY.1,
             Err(fault) => {
-                *latest = merge(&latest, Vec::new());
+                *latest = merge(&latest, Vec::new(), Silence::Unknown);
                 drop(latest);
                 let next = match waited {
                     Some(waited) if waited >= RETRY.0 => (waited * 2).min(RETRY.1),
@@ -85,12 +93,23 @@ impl Watch {
     }
 }
 
+/// What it means that a GPU is not among the new readings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    Gone,
+    Unknown,
+}
+
 /// The new readings, and what was known before and is missing in them, with figures that are unknown.
-fn merge(known: &[Reading], new: Vec<Reading>) -> Vec<Reading> {
+fn merge(known: &[Reading], new: Vec<Reading>, silence: Silence) -> Vec<Reading> {
     let mut all = new;
     for old in known {
         if !all.iter().any(|gpu| gpu.uuid == old.uuid) {
-            all.push(Reading { row: without_figures(&old.row), ..old.clone() });
+            let gone = old.gone || silence == Silence::Gone;
+            if gone && !old.gone {
+                warning!("GPU {} ({}) is gone: nvidia-smi does not name it any more", old.row.gpu_id, old.uuid);
+            }
+            all.push(Reading { row: without_figures(&old.row), gone, ..old.clone() });
         }
     }
     all.sort_by_key(|gpu| gpu.row.gpu_id);
@@ -172,6 +191,7 @@ fn parse_line(line: &str) -> Option<Reading> {
         },
         uuid: uuid.to_owned(),
         numa: None,
+        gone: false,
     })
 }
 
@@ -292,6 +312,7 @@ Unable to determine the device handle for GPU0000:4E:00.0: GPU is lost.  Reboot 
         let row = &latest[0].row;
         assert_eq!((row.temperature, row.power_usage_mw, row.memory_total_mib), (-1, -1, 24576));
         assert_eq!(latest[1].row.temperature, 34);
+        assert_eq!(watch.gone(), [latest[0].uuid.clone()]);
 
         let hung =
             || CommandFault::TimedOut { argv: vec!["nvidia-smi".into()], after: DEADLINE, stderr: String::new() };
@@ -302,7 +323,9 @@ Unable to determine the device handle for GPU0000:4E:00.0: GPU is lost.  Reboot 
         }
         assert_eq!(wait, RETRY.1, "a driver that hangs is asked ever more rarely");
         assert!(watch.latest().iter().all(|gpu| gpu.row.temperature == -1));
+        assert_eq!(watch.gone().len(), 1, "a driver that hangs says nothing about the other one");
         assert_eq!(watch.note(Ok(parse(TWO)), Some(wait), second), second);
+        assert!(watch.gone().is_empty(), "it came back");
     }
 
     #[test]

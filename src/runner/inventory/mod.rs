@@ -83,6 +83,7 @@ mod tests {
         let node = |id, list: &str| NumaNode { id: NumaId(id), cpus: cpus(list), memory: 1 << 30 };
         let gpu = |id, numa| Reading {
             numa,
+            gone: false,
             uuid: format!("GPU-{id}"),
             row: crate::api::public::GpuRow { gpu_id: id, ..Default::default() },
         };

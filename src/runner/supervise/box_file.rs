@@ -3,6 +3,8 @@
 //! In the container: `/.hakuriver/hakuriver` (our binary), `/.hakuriver/task` (the box, read-only), `/.hakuriver/out` (writable;
 //! what stands there was written by the container and is not trusted).
 
+#![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
+
 use nanoserde::{DeJson, SerJson};
 
 /// Where our own files stand in a container.
@@ -56,6 +58,9 @@ pub struct ExitFile {
     /// The signal that ended it; `code` is 128 + n then.
     pub signal: Option<i32>,
     pub timed_out: bool,
+    /// The container was asked to end before its command did.
+    #[nserde(default)]
+    pub stopped: bool,
     /// Milliseconds since 1970.
     pub started_ms: Option<u64>,
     pub ended_ms: Option<u64>,

@@ -19,10 +19,7 @@ const GRACE: Duration = Duration::from_secs(9);
 const NOT_RUN: i32 = 127;
 
 /// Runs the command to its end; the answer is the container's exit status.
-///
-/// # Errors
-/// The place for its result cannot be written.
-pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
+pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
     let started = clock::unix_ms();
     let ended = start(task).map(|child| {
         let limit = task.time_limit_seconds.map(Duration::from_secs);
@@ -33,6 +30,7 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
             code: ended.gone.map(|gone| gone.code),
             signal: ended.gone.and_then(|gone| gone.signal),
             timed_out: ended.timed_out,
+            stopped: ended.stopped,
             started_ms: Some(started),
             ended_ms: Some(clock::unix_ms()),
             fault: None,
@@ -44,8 +42,11 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> Result<i32, String> {
     };
     let path = Path::new(OUT).join(EXIT);
     // Synced: the machine may lose its power before the Runner has read it.
-    file::write_atomic(&path, json::encode(&told).as_bytes(), 0o600).map_err(|fault| fault.to_string())?;
-    Ok(told.code.unwrap_or(NOT_RUN))
+    // Where that fails (the node has lost its state directory, or its disk is full), Docker still keeps the exit code.
+    if let Err(fault) = file::write_atomic(&path, json::encode(&told).as_bytes(), 0o600) {
+        eprintln!("hakuriver: {fault}");
+    }
+    told.code.unwrap_or(NOT_RUN)
 }
 
 /// The child's process id.

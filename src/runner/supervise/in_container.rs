@@ -23,7 +23,7 @@ pub fn main() -> i32 {
     };
     match read_box(&Path::new(BOX).join(FILE)) {
         Ok(task) if task.kind == "vps" => vps::run(&init, &task).unwrap_or_else(|fault| unusable(&fault)),
-        Ok(task) if task.kind == "command" => command::run(&init, &task).unwrap_or_else(|fault| unusable(&fault)),
+        Ok(task) if task.kind == "command" => command::run(&init, &task),
         Ok(task) => unusable(&format!("this version of hakuriver knows no tasks of the kind '{}'", task.kind)),
         Err(fault) => unusable(&fault),
     }

@@ -63,8 +63,9 @@ impl Work {
 
     /// Its container has ended, with this exit code as Docker tells it: the end of the task.
     pub(super) fn finish(&mut self, code: i32) -> Next {
-        // Only of one that failed does it matter what the kernel has killed, and that only Docker knows.
-        if code != 0 {
+        // Only of one that failed does it matter what the kernel has killed, and that only Docker knows. So it is with the
+        // time of an end that was not written down.
+        if code != 0 || self.exit_file().is_none() {
             return self.look(false);
         }
         self.over(&ContainerExit { code, oom: false, finished_at: None });

@@ -242,14 +242,7 @@ impl Work {
         let needs = task.needs;
         let node = std::sync::Arc::clone(&self.node);
         let inventory = node.inventory();
-        let mut gpus = Vec::new();
-        let mut near = Vec::new();
-        for id in &needs.gpus {
-            let gpu = inventory.gpus.iter().find(|gpu| gpu.id == *id);
-            let gpu = gpu.ok_or_else(|| over(format!("this node has no GPU {id} (any more)")))?;
-            gpus.push(gpu.uuid.clone());
-            near.extend(gpu.numa);
-        }
+        let (gpus, near) = node.gpus(&inventory, &needs.gpus).map_err(over)?;
         let request = PinRequest { cores: needs.cores, numa: needs.numa, near };
         let pinned = node.holdings.take_cores(self.record.task, &request, &inventory).map_err(over)?;
         self.record.cpus = pinned.as_ref().map_or_else(CpuSet::default, |pinned| pinned.cpus.clone());
