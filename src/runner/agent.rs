@@ -143,8 +143,13 @@ impl Agent {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Desired(wanted) => {
-                self.wanted = Some(wanted);
+            Message::Desired(news) => {
+                let wanted = self.wanted.get_or_insert_default();
+                if news.whole {
+                    wanted.clear();
+                }
+                wanted.extend(news.wanted);
+                news.removed.iter().for_each(|id| drop(wanted.remove(id)));
                 self.allow_complete();
             }
             Message::Truth(containers) => self.truth(containers),

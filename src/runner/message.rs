@@ -1,17 +1,15 @@
 //! What the agent hears, from the Host, from Docker, and from its own operations.
 
-use std::collections::BTreeMap;
-
 use super::executor::docker_parse::{Container, DockerEvent, Glimpse};
-use super::order::Wanted;
+use super::order::News;
 use super::record::Record;
 use super::supervise::protocol::TaskState;
 use crate::domain::ids::{Attempt, TaskId};
 
 /// One message.
 pub enum Message {
-    /// The Host's list, whole.
-    Desired(BTreeMap<TaskId, Wanted>),
+    /// The Host's list: as a whole, or what is new in it.
+    Desired(News),
     /// All containers of ours that Docker has.
     Truth(Vec<Container>),
     /// A few of them, that were not known.

@@ -10,9 +10,10 @@ use crate::domain::placement::{Held, NodeView, Readiness};
 use crate::domain::spec::{TaskKind, TaskSpec};
 use crate::store::NodeRecord;
 
-use super::super::signal::Signal;
 use super::super::view::{Figures, LiveTask};
 use super::Now;
+use super::changes::Changes;
+use super::desired::Parked;
 
 /// A node in memory: what is stored of it, and what only the living Host knows.
 pub(super) struct Node {
@@ -29,9 +30,10 @@ pub(super) struct Node {
     pub(super) calls_for_inventory: u64,
     /// Tasks that its last complete inventory lacked although they were seen there: gone if the next one lacks them too.
     pub(super) suspects: BTreeSet<TaskId>,
-    /// Grows whenever its list of tasks changes.
-    pub(super) version: u64,
-    pub(super) signal: Arc<Signal>,
+    /// The version of its list of tasks.
+    pub(super) changes: Changes,
+    /// Its long poll.
+    pub(super) parked: Option<Parked>,
     /// Tasks placed there that are not settled.
     pub(super) tasks: BTreeSet<TaskId>,
     /// Those of them that hold more than a place among the tasks without cores: never many, as each holds some of the
@@ -55,8 +57,8 @@ impl Node {
             unknown: Arc::default(),
             calls_for_inventory: 0,
             suspects: BTreeSet::new(),
-            version: 1,
-            signal: Arc::new(Signal::starting_at(1)),
+            changes: Changes::new(),
+            parked: None,
             tasks: BTreeSet::new(),
             holders: BTreeSet::new(),
             held: Held::default(),
