@@ -64,6 +64,9 @@ pub struct Heartbeat {
     pub usage: Usage,
     pub gpu_info: Vec<GpuRow>,
     pub conditions: ConditionsWire,
+    /// GPUs of the inventory that the driver no longer names: they are given to nobody.
+    #[nserde(default)]
+    pub gpus_gone: Vec<u32>,
 }
 
 /// The node's load.
@@ -180,13 +183,21 @@ pub struct Acknowledged {
     pub rev: u64,
 }
 
-/// The answer to `GET /runner/{hostname}/desired?session=&version=V`: everything that this node should have.
+/// The answer to `GET /runner/{hostname}/desired?session=&version=V`: everything that this node should have. Asked with
+/// `&changes=1`, it may be what is new since version V alone.
 #[derive(Clone, Debug, Default, DeJson, SerJson)]
+#[nserde(serialize_none_as_null)]
 pub struct DesiredAnswer {
     /// Opaque; holds the host_epoch. To be sent back with the next poll.
     pub version: String,
     pub host_epoch: String,
+    /// Null: `tasks` is the whole list. Else the version to which `tasks` and `removed` are the difference.
+    pub base: Option<String>,
+    /// With a base: those that are new or have changed.
     pub tasks: Vec<DesiredTask>,
+    /// Those that stand in the list no longer.
+    #[nserde(default)]
+    pub removed: Vec<String>,
 }
 
 /// One task that the node should have.

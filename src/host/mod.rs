@@ -10,6 +10,7 @@ mod engine;
 mod environments;
 mod health;
 mod outputs;
+mod recent;
 mod render;
 mod routes;
 mod run;

@@ -95,6 +95,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     while !stop.wait(Duration::MAX) {}
     info!("Host stops; tasks go on on their nodes");
     view.close();
+    engine.let_go();
     for worker in threads {
         join(worker);
     }

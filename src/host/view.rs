@@ -12,6 +12,7 @@ use crate::domain::spec::TaskKind;
 use crate::store::{NodeRecord, Task};
 
 use super::outputs::Watchers;
+use super::recent::Recent;
 use super::signal::Signal;
 
 /// A task that is not settled.
@@ -37,10 +38,6 @@ pub(super) struct NodeEntry {
     pub(super) conditions: Option<Conditions>,
     /// Tasks found there that the list has not.
     pub(super) unknown: Arc<BTreeSet<TaskId>>,
-    /// The `host_epoch` that this node is told: it changes when the Host needs a complete inventory.
-    pub(super) epoch: String,
-    /// The version of the list of its tasks; wakes its long poll.
-    pub(super) signal: Arc<Signal>,
 }
 
 /// What the last heartbeat measured.
@@ -80,6 +77,8 @@ pub(super) struct View {
     vps_json: Mutex<Cached>,
     /// The number of the newest event.
     pub(super) events: Signal,
+    /// The newest events themselves.
+    pub(super) recent: Recent,
     /// Those who wait for single tasks: woken by each change of theirs.
     pub(super) watchers: Arc<Watchers>,
 }
@@ -226,9 +225,6 @@ impl View {
     pub(super) fn close(&self) {
         self.events.close();
         self.watchers.close();
-        for node in self.nodes() {
-            node.signal.close();
-        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {

@@ -208,7 +208,7 @@ impl Link {
     /// See [`LinkFault`].
     pub fn desired(&self, session: &Session, version: &str, hold: Duration) -> Result<DesiredAnswer, LinkFault> {
         let (host, session, version) = (&self.hostname, escaped(&session.id), escaped(version));
-        let path = format!("/runner/{host}/desired?session={session}&version={version}");
+        let path = format!("/runner/{host}/desired?session={session}&version={version}&changes=1");
         self.call::<(), _>("GET", &path, None, hold + CALL)
     }
 

@@ -1,17 +1,15 @@
 //! What the agent hears, from the Host, from Docker, and from its own operations.
 
-use std::collections::BTreeMap;
-
 use super::executor::docker_parse::{Container, DockerEvent, Glimpse};
-use super::order::Wanted;
+use super::order::News;
 use super::record::Record;
 use super::supervise::protocol::TaskState;
 use crate::domain::ids::{Attempt, TaskId};
 
 /// One message.
 pub enum Message {
-    /// The Host's list, whole.
-    Desired(BTreeMap<TaskId, Wanted>),
+    /// The Host's list: as a whole, or what is new in it.
+    Desired(News),
     /// All containers of ours that Docker has.
     Truth(Vec<Container>),
     /// A few of them, that were not known.
@@ -30,6 +28,8 @@ pub enum Message {
         states: Vec<TaskState>,
         complete: bool,
     },
+    /// The node's supervisor cannot be had now, and why; it is tried on.
+    Unsupervised(String),
     /// The task has ended, and the Host has all of its output that there is.
     OutputSettled(TaskId, Attempt),
     /// The Runner ends; its tasks go on.

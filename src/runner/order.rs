@@ -17,6 +17,15 @@ pub struct Wanted {
     pub order: Result<Order, String>,
 }
 
+/// The Host's list, or what is new in it.
+pub struct News {
+    /// `wanted` is all that there is.
+    pub whole: bool,
+    pub wanted: Vec<(TaskId, Wanted)>,
+    /// No longer in the list.
+    pub removed: Vec<TaskId>,
+}
+
 /// A task to start.
 #[derive(Clone)]
 pub enum Order {
@@ -77,7 +86,8 @@ pub struct VpsOrder {
 }
 
 /// Reads the Host's list. Lines without a readable id are named in the second answer, and else passed over.
-pub fn read(answer: DesiredAnswer) -> (Vec<(TaskId, Wanted)>, Vec<String>) {
+pub fn read(answer: DesiredAnswer) -> (News, Vec<String>) {
+    let whole = answer.base.is_none();
     let mut wanted = Vec::new();
     let mut odd = Vec::new();
     for line in answer.tasks {
@@ -87,7 +97,8 @@ pub fn read(answer: DesiredAnswer) -> (Vec<(TaskId, Wanted)>, Vec<String>) {
             None => odd.push(format!("the Host's list has {what}, which this program does not understand")),
         }
     }
-    (wanted, odd)
+    let removed = answer.removed.iter().filter_map(|id| id.parse().ok()).collect();
+    (News { whole, wanted, removed }, odd)
 }
 
 fn wanted_of(line: DesiredTask) -> Option<(TaskId, Wanted)> {
@@ -215,8 +226,10 @@ mod tests {
             spec: spec(),
         };
         let tasks = vec![line("1", "run"), line("x", "run"), line("2", "dance"), line("3", "stop")];
-        let (wanted, odd) = read(DesiredAnswer { tasks, ..DesiredAnswer::default() });
-        let wanted: Vec<_> = wanted.iter().map(|(task, wanted)| (task.get(), wanted.want)).collect();
+        let removed = vec!["4".to_owned()];
+        let (news, odd) = read(DesiredAnswer { tasks, removed, ..DesiredAnswer::default() });
+        assert!(news.whole && news.removed == [TaskId::from_u64(4)]);
+        let wanted: Vec<_> = news.wanted.iter().map(|(task, wanted)| (task.get(), wanted.want)).collect();
         assert_eq!(wanted, [(1, Want::Run), (3, Want::Stop)]);
         assert_eq!(odd.len(), 2, "{odd:?}");
     }

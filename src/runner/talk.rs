@@ -74,10 +74,15 @@ impl Talk {
                     if answer.version == version {
                         continue;
                     }
+                    if answer.base.as_ref().is_some_and(|base| *base != version) {
+                        // No difference to what is here: the whole list is asked for.
+                        version.clear();
+                        continue;
+                    }
                     version.clone_from(&answer.version);
-                    let (wanted, odd) = order::read(answer);
+                    let (news, odd) = order::read(answer);
                     odd.iter().for_each(|line| warning!("{line}"));
-                    if tell.send(Message::Desired(wanted.into_iter().collect())).is_err() {
+                    if tell.send(Message::Desired(news)).is_err() {
                         return;
                     }
                 }
@@ -121,6 +126,7 @@ impl Talk {
                 usage: sampler.sample(),
                 gpu_info: gpus.latest().into_iter().map(|reading| reading.row).collect(),
                 conditions: conditions(node),
+                gpus_gone: gpus.latest().iter().filter(|gpu| gpu.gone).map(|gpu| gpu.row.gpu_id).collect(),
             };
             match self.link.heartbeat(&beat) {
                 Ok(answer) => {

@@ -18,6 +18,15 @@ pub struct NewEvent<'a> {
     pub cause: &'a str,
 }
 
+/// Which changes are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Those of this task.
+    pub task: Option<TaskId>,
+    /// Those of the tasks of this submission.
+    pub batch: Option<TaskId>,
+}
+
 /// One change, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRow {
@@ -74,16 +83,30 @@ pub(super) fn bounds(conn: &Connection) -> Result<(u64, u64), StoreFault> {
     .map_err(|error| StoreFault::of("read the database", &error))
 }
 
-/// At most `limit` changes after number `since`, oldest first.
-pub(super) fn after(conn: &Connection, since: u64, limit: u32) -> Result<Vec<EventRow>, StoreFault> {
+/// Of the next `limit` changes after number `since` those that pass the filter, oldest first, and the number of the last
+/// one that was looked at.
+pub(super) fn after(
+    conn: &Connection,
+    since: u64,
+    limit: u32,
+    filter: &EventFilter,
+) -> Result<(Vec<EventRow>, u64), StoreFault> {
     let fault = |error: rusqlite::Error| StoreFault::of("read the database", &error);
+    let last: Option<i64> = conn
+        .prepare_cached("SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2)")
+        .and_then(|mut statement| statement.query_row(params![int(since), limit], |row| row.get(0)))
+        .map_err(fault)?;
+    let Some(last) = last else { return Ok((Vec::new(), since)) };
     let mut statement = conn
         .prepare_cached(
-            "SELECT seq, time_ms, task, node, from_state, to_state, cause FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            "SELECT seq, time_ms, task, node, from_state, to_state, cause FROM events \
+             WHERE seq > ?1 AND seq <= ?2 AND (?3 IS NULL OR task = ?3) \
+             AND (?4 IS NULL OR ?4 = (SELECT batch FROM tasks WHERE id = task)) ORDER BY seq",
         )
         .map_err(fault)?;
+    let (task, batch) = (filter.task.map(|id| int(id.get())), filter.batch.map(|id| int(id.get())));
     let rows = statement
-        .query_map(params![int(since), limit], |row| {
+        .query_map(params![int(since), last, task, batch], |row| {
             Ok(EventRow {
                 seq: natural(row.get(0)?),
                 time_ms: natural(row.get(1)?),
@@ -95,5 +118,6 @@ pub(super) fn after(conn: &Connection, since: u64, limit: u32) -> Result<Vec<Eve
             })
         })
         .map_err(fault)?;
-    rows.map(|row| row.map_err(fault)).collect()
+    let rows: Vec<EventRow> = rows.collect::<Result<_, _>>().map_err(fault)?;
+    Ok((rows, natural(last)))
 }

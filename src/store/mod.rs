@@ -18,7 +18,7 @@ mod tasks;
 mod tests;
 
 pub use batches::KeptAnswer;
-pub use events::{EventRow, NewEvent};
+pub use events::{EventFilter, EventRow, NewEvent};
 pub use nodes::NodeRecord;
 pub use open::Store;
 pub use readers::{Readers, TaskFilter};

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::state::State;
 
-use super::{EventRow, StoreFault, Task, events, int, open, tasks};
+use super::{EventFilter, EventRow, StoreFault, Task, events, int, open, tasks};
 
 /// Connections that only read; made when needed, a few are kept.
 #[derive(Clone, Debug)]
@@ -75,12 +75,18 @@ impl Readers {
         self.with(|conn| tasks::query(conn, &sql, &params))
     }
 
-    /// At most `limit` changes after number `since`, oldest first.
+    /// Of the next `limit` changes after number `since` those that pass the filter, oldest first, and the number of the
+    /// last one that was looked at (`since`: there is none).
     ///
     /// # Errors
     /// The database could not be read.
-    pub fn events_after(&self, since: u64, limit: u32) -> Result<Vec<EventRow>, StoreFault> {
-        self.with(|conn| events::after(conn, since, limit))
+    pub fn events_after(
+        &self,
+        since: u64,
+        limit: u32,
+        filter: &EventFilter,
+    ) -> Result<(Vec<EventRow>, u64), StoreFault> {
+        self.with(|conn| events::after(conn, since, limit, filter))
     }
 
     /// The numbers of the oldest change that is still there, and of the newest that ever was.

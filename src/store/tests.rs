@@ -1,5 +1,6 @@
 //! The store as a whole: opening, migrating, reopening, grouping, cleaning up.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,9 +138,45 @@ fn what_was_committed_is_there_again_after_a_reopen() {
     assert_eq!(store.last_event(), Ok(seq));
     let readers = store.readers();
     assert_eq!(readers.task(changed.id), Ok(Some(changed)));
-    assert_eq!(readers.events_after(0, 10).expect("events").len(), 1);
+    assert_eq!(readers.events_after(0, 10, &EventFilter::default()).expect("events").0.len(), 1);
     assert_eq!(readers.event_bounds(), Ok((1, 1)));
     assert_eq!(readers.task_named(&"dev".parse().expect("name")).expect("named").map(|t| t.id.get()), Some(11));
+}
+
+#[test]
+fn changes_are_found_by_task_and_by_batch() {
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.db()).expect("open");
+    let mut expected: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for id in 1..=30 {
+        let task = Task { batch: TaskId::from_u64(100 + id % 3), ..task(id, State::Pending) };
+        store.insert_task(&task).expect("task");
+        let event =
+            NewEvent { time_ms: id, task: Some(task.id), node: None, from: None, to: "pending", cause: "submitted" };
+        expected.entry(task.batch.get()).or_default().push(store.add_event(&event).expect("event"));
+    }
+    let of_node = NewEvent { time_ms: 31, task: None, node: Some("n"), from: None, to: "online", cause: "registered" };
+    let last = store.add_event(&of_node).expect("event");
+    store.commit().expect("commit");
+    let readers = store.readers();
+    let find = |since: u64, limit: u32, filter: &EventFilter| {
+        let (rows, last) = readers.events_after(since, limit, filter).expect("events");
+        (rows.iter().map(|row| row.seq).collect::<Vec<_>>(), last)
+    };
+    for (batch, numbers) in expected {
+        let filter = EventFilter { batch: Some(TaskId::from_u64(batch)), task: None };
+        assert_eq!(find(0, 100, &filter), (numbers, last), "batch {batch}");
+    }
+    let nobody = EventFilter { batch: Some(TaskId::from_u64(7)), task: None };
+    assert_eq!(
+        find(0, 10, &nobody),
+        (vec![], 10),
+        "what was looked at is told, so that the next look goes on behind it"
+    );
+    assert_eq!(find(last, 10, &nobody), (vec![], last));
+    let one = EventFilter { batch: None, task: Some(TaskId::from_u64(5)) };
+    assert_eq!(find(0, 100, &one), (vec![5], last));
+    assert_eq!(find(29, 100, &EventFilter::default()), (vec![30, 31], last));
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Quick {
                 let (mut poll, mut report) = (http::connect(cluster.api), http::connect(cluster.api));
                 let (mut version, mut told) = (String::new(), BTreeSet::new());
                 while done.load(Ordering::Relaxed) < count as u64 && !stop.load(Ordering::Relaxed) {
-                    let path = format!("/runner/{name}/desired?session={session}&version={version}");
+                    let path = format!("/runner/{name}/desired?session={session}&version={version}&changes=1");
                     let text = call(&mut poll, "GET", &path, &token, None);
                     let answer = DesiredAnswer::deserialize_json(&text).expect("its own JSON");
                     version = answer.version;

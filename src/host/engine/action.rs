@@ -1,10 +1,11 @@
 //! What can be asked of the engine, and how it answers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 
 use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
-use crate::domain::ids::{Attempt, NodeName, TaskId, TaskName};
+use crate::domain::ids::{Attempt, GpuId, NodeName, TaskId, TaskName};
 use crate::domain::node::{Conditions, Inventory};
 use crate::domain::spec::TaskSpec;
 use crate::domain::state::Observation;
@@ -25,7 +26,9 @@ pub(in crate::host) enum Action {
     Register(Box<Registration>, Reply<Registered>),
     Heartbeat(NodeName, Box<Beat>, Reply<String>),
     Observed(NodeName, Snapshot, Reply<(Vec<Acknowledged>, String)>),
-    Desired(NodeName, String, Reply<DesiredAnswer>),
+    Desired(NodeName, Poll, Reply<DesiredAnswer>),
+    /// Nobody is to wait for news any longer: the Host stops.
+    LetGo,
     Stop,
 }
 
@@ -49,7 +52,7 @@ impl Action {
             Self::Heartbeat(_, _, reply) => to(reply),
             Self::Observed(_, _, reply) => to(reply),
             Self::Desired(_, _, reply) => to(reply),
-            Self::Stop => None,
+            Self::LetGo | Self::Stop => None,
         }
     }
 }
@@ -115,6 +118,20 @@ pub(in crate::host) struct Beat {
     pub(in crate::host) session: String,
     pub(in crate::host) figures: Figures,
     pub(in crate::host) conditions: Conditions,
+    /// See [`Heartbeat`](crate::api::node::Heartbeat).
+    pub(in crate::host) gpus_gone: BTreeSet<GpuId>,
+}
+
+/// A node asks for its list.
+#[derive(Clone, Debug)]
+pub(in crate::host) struct Poll {
+    pub(in crate::host) session: String,
+    /// The version that it has, as it was told; empty: none.
+    pub(in crate::host) known: String,
+    /// It takes the difference to that version.
+    pub(in crate::host) changes: bool,
+    /// It is answered when there is something new, rather than at once.
+    pub(in crate::host) may_wait: bool,
 }
 
 /// What a Runner saw.

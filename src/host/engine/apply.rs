@@ -60,7 +60,7 @@ impl Core {
                 to: after.standing.state.word(),
                 cause,
             };
-            self.turn.last_event = Some(self.store.add_event(&event)?);
+            self.record(&event, Some(before.batch))?;
         }
         self.keep(before, after);
         Ok(Ok(()))
@@ -78,7 +78,7 @@ impl Core {
             to: task.standing.state.word(),
             cause: "submitted",
         };
-        self.turn.last_event = Some(self.store.add_event(&event)?);
+        self.record(&event, Some(task.batch))?;
         if let Some(name) = &task.spec.name {
             self.names.insert(name.clone(), id);
         }
@@ -119,7 +119,7 @@ impl Core {
                 } else {
                     node.remove_task(id);
                 }
-                node.version += 1;
+                node.changes.add(id);
                 self.turn.nodes.insert(name.clone());
                 if placed_anew {
                     self.turn.held.insert(name.clone());

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use crate::domain::ids::{IdSequence, NodeName, TaskId, TaskName};
 use crate::domain::queue::Queue;
 use crate::domain::state::State;
-use crate::store::{Store, StoreFault};
+use crate::store::{EventRow, NewEvent, Store, StoreFault};
 use crate::{error, info};
 
+use super::super::recent::Happened;
 use super::super::view::{Changes, LiveTask, NodeEntry, View};
 use super::Now;
 use super::Reply;
 use super::action::{ActFault, Action, OnFault};
+use super::desired::Parked;
 use super::node::Node;
 use super::submit::Unanswered;
 
@@ -52,6 +54,8 @@ pub(super) struct Core {
     pub(super) next_cleanup: Instant,
     /// After a turn that could not be stored: no time-outs before this.
     pub(super) pause_until: Option<Instant>,
+    /// Nobody waits for news any longer: the Host stops.
+    pub(super) letting_go: bool,
 }
 
 /// What a turn has changed so far.
@@ -63,8 +67,10 @@ pub(super) struct Turn {
     pub(super) held: BTreeSet<NodeName>,
     /// Something was added or freed, so waiting tasks may find a place.
     pub(super) schedule: bool,
-    pub(super) last_event: Option<u64>,
+    pub(super) happened: Vec<Happened>,
     pub(super) submissions: Vec<Unanswered>,
+    /// Polls to be answered, of these nodes.
+    pub(super) polls: Vec<(NodeName, Parked)>,
     /// Sent after the commit.
     pub(super) answers: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -92,6 +98,7 @@ impl Core {
             turn: Turn::default(),
             next_cleanup: now.instant,
             pause_until: None,
+            letting_go: false,
         };
         core.fill(now)?;
         core.publish(true);
@@ -104,6 +111,7 @@ impl Core {
         match self.work(actions, now) {
             Ok(()) => {
                 self.publish(false);
+                self.answer_polls();
                 let turn = std::mem::take(&mut self.turn);
                 self.turn.schedule = turn.schedule;
                 turn.answers.into_iter().for_each(|answer| answer());
@@ -167,12 +175,29 @@ impl Core {
                 let answer = self.observed(&node, &snapshot, now)?;
                 self.answer(reply, answer);
             }
-            Action::Desired(node, session, reply) => {
-                let answer = self.desired(&node, &session, now)?;
-                self.answer(reply, answer);
+            Action::Desired(node, poll, reply) => self.desired(&node, poll, reply, now)?,
+            Action::LetGo => {
+                self.letting_go = true;
+                self.turn.nodes.extend(self.nodes.keys().cloned());
             }
             Action::Stop => {}
         }
+        Ok(())
+    }
+
+    /// Stores a change of a task (of this batch) or node.
+    pub(super) fn record(&mut self, event: &NewEvent<'_>, batch: Option<TaskId>) -> Result<(), StoreFault> {
+        let seq = self.store.add_event(event)?;
+        let row = EventRow {
+            seq,
+            time_ms: event.time_ms,
+            task: event.task,
+            node: event.node.map(str::to_owned),
+            from: event.from.map(str::to_owned),
+            to: event.to.to_owned(),
+            cause: event.cause.to_owned(),
+        };
+        self.turn.happened.push(Happened { row, batch });
         Ok(())
     }
 
@@ -192,6 +217,9 @@ impl Core {
             panic!("the database can be neither written nor read: {fault}");
         }
         self.publish(true);
+        self.turn.nodes = self.nodes.keys().cloned().collect();
+        self.answer_polls();
+        self.turn.nodes.clear();
     }
 
     /// Fills memory from the database; what only memory knows of a node stays.
@@ -205,7 +233,11 @@ impl Core {
             let mut node = match before.remove(&record.name) {
                 // The list is a new version in any case: nobody knows which part of the lost turn was shown.
                 Some(old) => Node {
-                    version: old.version + 1,
+                    changes: {
+                        let mut changes = old.changes;
+                        changes.start_over();
+                        changes
+                    },
                     present: old.present && old.record.session == record.session,
                     record: Arc::new(record),
                     ..old
@@ -256,13 +288,12 @@ impl Core {
             changes.nodes = self.turn.nodes.iter().map(|name| (name.clone(), entry(name))).collect();
         }
         changes.reasons = self.queue.take_news();
-        let wake: Vec<_> = changes.nodes.iter().filter_map(|(name, _)| self.nodes.get(name)).collect();
         self.view.publish(changes, afresh);
-        for node in wake {
-            node.signal.set(node.version);
-        }
-        if let Some(seq) = self.turn.last_event {
-            self.view.events.set(seq);
+        let happened = std::mem::take(&mut self.turn.happened);
+        // Whoever follows is woken once for all of it.
+        if let Some(last) = happened.last().map(|happened| happened.row.seq) {
+            self.view.recent.add(happened);
+            self.view.events.set(last);
         }
     }
 
@@ -274,8 +305,6 @@ impl Core {
             figures: node.figures.clone(),
             conditions: node.conditions,
             unknown: node.unknown.clone(),
-            epoch: node.epoch(&self.settings.epoch),
-            signal: node.signal.clone(),
         }
     }
 

@@ -1,39 +1,118 @@
 //! Everything that a node should have, for its long poll.
 
 use crate::api::node::{DesiredAnswer, DesiredTask, EnvPair, OrderSpec};
-use crate::domain::ids::NodeName;
+use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::spec::{Container, TaskKind};
 use crate::domain::state::State;
 use crate::store::{StoreFault, Task};
 
-use super::Now;
-use super::action::ActFault;
+use super::action::{ActFault, Poll};
 use super::core::Core;
+use super::node::Node;
+use super::{Now, Reply};
+
+/// A poll that is answered when there is something new.
+pub(super) struct Parked {
+    pub(super) poll: Poll,
+    reply: Reply<DesiredAnswer>,
+}
 
 impl Core {
-    /// The list for a node, as of this turn.
+    /// Answers a poll, now or when the list is another one than what the node knows.
     pub(super) fn desired(
         &mut self,
         name: &NodeName,
-        session: &str,
+        poll: Poll,
+        reply: Reply<DesiredAnswer>,
         now: Now,
-    ) -> Result<Result<DesiredAnswer, ActFault>, StoreFault> {
-        if let Err(fault) = self.touch(name, session, now)? {
-            return Ok(Err(fault));
+    ) -> Result<(), StoreFault> {
+        if let Err(fault) = self.touch(name, &poll.session, now)? {
+            self.answer(reply, Err(fault));
+            return Ok(());
         }
-        let Some(node) = self.nodes.get(name) else { return Ok(Err(ActFault::new(404, "not registered"))) };
+        let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
+        // A node has one poll: whoever asked before has gone, or hears what there is.
+        let before = node.parked.take();
+        if poll.may_wait && !self.letting_go && !node.has_news(&poll, &self.settings.epoch) {
+            node.parked = Some(Parked { poll, reply });
+        } else {
+            self.turn.polls.push((name.clone(), Parked { poll, reply }));
+        }
+        self.turn.polls.extend(before.map(|before| (name.clone(), before)));
+        Ok(())
+    }
+
+    /// Answers the polls for which there is something new, once what it is was stored.
+    pub(super) fn answer_polls(&mut self) {
+        let mut due = std::mem::take(&mut self.turn.polls);
+        for name in &self.turn.nodes {
+            let Some(node) = self.nodes.get_mut(name) else { continue };
+            if let Some(parked) = node.parked.take() {
+                if self.letting_go || node.has_news(&parked.poll, &self.settings.epoch) {
+                    due.push((name.clone(), parked));
+                } else {
+                    node.parked = Some(parked);
+                }
+            }
+        }
+        for (name, Parked { poll, reply }) in due {
+            let answer = self.list(&name, &poll);
+            // Err: whoever asked has gone.
+            drop(reply.send(answer));
+        }
+    }
+
+    /// The list for a node as it is now, or what is new in it.
+    pub(super) fn list(&self, name: &NodeName, poll: &Poll) -> Result<DesiredAnswer, ActFault> {
+        let Some(node) = self.nodes.get(name) else { return Err(super::nodes::not_registered(name)) };
+        if node.record.session != poll.session {
+            return Err(super::nodes::superseded(name));
+        }
         let epoch = node.epoch(&self.settings.epoch);
-        let tasks = node
-            .tasks
-            .iter()
-            .filter_map(|id| self.tasks.get(id))
-            .map(|live| &live.task)
+        let changed =
+            node.known(poll, &self.settings.epoch).filter(|_| poll.changes).and_then(|known| node.changes.since(known));
+        let line = |id: &TaskId| {
             // Before this session's first complete inventory, what was never seen there is held back: that inventory
             // is to say whether an earlier Runner has started it, and must not be overtaken by a new start.
-            .filter(|task| node.record.inventoried || task.standing.state != State::Assigning || task.standing.rev > 0)
-            .map(order)
-            .collect();
-        Ok(Ok(DesiredAnswer { version: format!("{epoch}.{}", node.version), host_epoch: epoch, tasks }))
+            let task = &self.tasks.get(id).filter(|_| node.tasks.contains(id))?.task;
+            (node.record.inventoried || task.standing.state != State::Assigning || task.standing.rev > 0)
+                .then(|| order(task))
+        };
+        let version = format!("{epoch}.{}", node.changes.version());
+        Ok(match changed {
+            None => DesiredAnswer {
+                version,
+                host_epoch: epoch,
+                base: None,
+                tasks: node.tasks.iter().filter_map(line).collect(),
+                removed: Vec::new(),
+            },
+            Some(changed) => DesiredAnswer {
+                version,
+                host_epoch: epoch,
+                base: Some(poll.known.clone()),
+                removed: changed.difference(&node.tasks).map(ToString::to_string).collect(),
+                tasks: changed.iter().filter_map(line).collect(),
+            },
+        })
+    }
+}
+
+impl Node {
+    /// The version of this list that a poll knows; None: none of this Host's and this session's.
+    fn known(&self, poll: &Poll, host: &str) -> Option<u64> {
+        let (epoch, version) = poll.known.rsplit_once('.')?;
+        (epoch == self.epoch(host)).then_some(version)?.parse().ok()
+    }
+
+    /// Is there anything to tell? (Before its first complete inventory the list lacks what is held back; that comes with
+    /// a change.)
+    pub(super) fn has_news(&self, poll: &Poll, host: &str) -> bool {
+        self.record.session != poll.session
+            || match self.known(poll, host) {
+                Some(known) => known != self.changes.version(),
+                None => self.record.inventoried,
+            }
     }
 }
 

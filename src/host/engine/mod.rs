@@ -6,6 +6,7 @@
 
 mod action;
 mod apply;
+mod changes;
 mod core;
 mod desired;
 mod node;
@@ -27,7 +28,8 @@ use crate::store::{Store, StoreFault};
 use crate::sys::{clock, thread};
 
 pub(super) use self::action::{
-    ActFault, Action, Beat, Control, Idempotency, Registration, Reply, Seen, Snapshot, Submission, Submitted, What,
+    ActFault, Action, Beat, Control, Idempotency, Poll, Registration, Reply, Seen, Snapshot, Submission, Submitted,
+    What,
 };
 use self::core::Core;
 pub(super) use self::core::Settings;
@@ -105,8 +107,24 @@ impl Engine {
         self.ask(|reply| Action::Observed(node, snapshot, reply))
     }
 
-    pub(super) fn desired(&self, node: NodeName, session: String) -> Result<DesiredAnswer, ActFault> {
-        self.ask(|reply| Action::Desired(node, session, reply))
+    /// The list of a node: as soon as it is another one than the poll knows, or after `hold`.
+    pub(super) fn desired(&self, node: &NodeName, poll: Poll, hold: Duration) -> Result<DesiredAnswer, ActFault> {
+        if poll.may_wait {
+            let (reply, answer) = mpsc::sync_channel(1);
+            self.actions.send(Action::Desired(node.clone(), poll.clone(), reply)).map_err(|_| stopping())?;
+            match answer.recv_timeout(hold) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(stopping()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        self.ask(|reply| Action::Desired(node.clone(), Poll { may_wait: false, ..poll }, reply))
+    }
+
+    /// Answers everyone who waits for news, now and from now on.
+    pub(super) fn let_go(&self) {
+        // Err: it has ended already.
+        let _ = self.actions.send(Action::LetGo);
     }
 
     /// Ends the thread after what was sent before.
@@ -117,10 +135,13 @@ impl Engine {
 
     fn ask<T>(&self, action: impl FnOnce(Reply<T>) -> Action) -> Result<T, ActFault> {
         let (reply, answer) = mpsc::sync_channel(1);
-        let stopping = || ActFault::new(503, "the Host is stopping; try again");
         self.actions.send(action(reply)).map_err(|_| stopping())?;
         answer.recv().map_err(|_| stopping())?
     }
+}
+
+fn stopping() -> ActFault {
+    ActFault::new(503, "the Host is stopping; try again")
 }
 
 /// Turn after turn: waits for an action or the next time-out, takes what else is there, and does it all at once.

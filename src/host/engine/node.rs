@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{GpuId, TaskId};
 use crate::domain::node::Conditions;
 use crate::domain::placement::{Held, NodeView, Readiness};
 use crate::domain::spec::{TaskKind, TaskSpec};
 use crate::store::NodeRecord;
 
-use super::super::signal::Signal;
 use super::super::view::{Figures, LiveTask};
 use super::Now;
+use super::changes::Changes;
+use super::desired::Parked;
 
 /// A node in memory: what is stored of it, and what only the living Host knows.
 pub(super) struct Node {
@@ -24,14 +25,17 @@ pub(super) struct Node {
     pub(super) last_heartbeat_ms: Option<u64>,
     pub(super) figures: Arc<Figures>,
     pub(super) conditions: Option<Conditions>,
+    /// GPUs that its driver no longer names.
+    pub(super) gpus_gone: BTreeSet<GpuId>,
     pub(super) unknown: Arc<BTreeSet<TaskId>>,
     /// How often it was asked for a complete inventory since the Host started; part of the epoch it is told.
     pub(super) calls_for_inventory: u64,
     /// Tasks that its last complete inventory lacked although they were seen there: gone if the next one lacks them too.
     pub(super) suspects: BTreeSet<TaskId>,
-    /// Grows whenever its list of tasks changes.
-    pub(super) version: u64,
-    pub(super) signal: Arc<Signal>,
+    /// The version of its list of tasks.
+    pub(super) changes: Changes,
+    /// Its long poll.
+    pub(super) parked: Option<Parked>,
     /// Tasks placed there that are not settled.
     pub(super) tasks: BTreeSet<TaskId>,
     /// Those of them that hold more than a place among the tasks without cores: never many, as each holds some of the
@@ -52,11 +56,12 @@ impl Node {
             last_heartbeat_ms: None,
             figures: Arc::default(),
             conditions: None,
+            gpus_gone: BTreeSet::new(),
             unknown: Arc::default(),
             calls_for_inventory: 0,
             suspects: BTreeSet::new(),
-            version: 1,
-            signal: Arc::new(Signal::starting_at(1)),
+            changes: Changes::new(),
+            parked: None,
             tasks: BTreeSet::new(),
             holders: BTreeSet::new(),
             held: Held::default(),
@@ -119,6 +124,9 @@ impl Node {
         }
         let others = self.tasks.len() - self.holders.len();
         held.unpinned = held.unpinned.saturating_add(u32::try_from(others).unwrap_or(u32::MAX));
+        // As good as held, by something that never ends.
+        held.gpus.extend(&self.gpus_gone);
+        vps_held.gpus.extend(&self.gpus_gone);
         self.held = held;
         self.vps_held = vps_held;
     }

@@ -55,18 +55,19 @@ impl Core {
             silent: false,
             registered_ms: now.unix_ms,
         };
+        let before = known.map(|node| if node.record.silent { "offline" } else { "online" });
+        let new_session = same.is_none();
         self.store.put_node(&record)?;
         let event = NewEvent {
             time_ms: now.unix_ms,
             task: None,
             node: Some(asked.name.as_str()),
-            from: known.map(|node| if node.record.silent { "offline" } else { "online" }),
+            from: before,
             to: if record.draining { "draining" } else { "online" },
             cause: "registered",
         };
-        self.turn.last_event = Some(self.store.add_event(&event)?);
+        self.record(&event, None)?;
         info!("node {} registered from {} (version {})", record.name, record.address, record.version);
-        let new_session = same.is_none();
         let node = match self.nodes.remove(&asked.name) {
             Some(mut node) => {
                 node.record = Arc::new(record);
@@ -82,7 +83,7 @@ impl Core {
             node.suspects.clear();
             node.unknown = Arc::default();
             // Wakes a poll of the session before, which then learns that it is over.
-            node.version += 1;
+            node.changes.start_over();
         }
         let answer = Registered {
             session: node.record.session.clone(),
@@ -103,13 +104,10 @@ impl Core {
         now: Now,
     ) -> Result<Result<(), ActFault>, StoreFault> {
         let Some(node) = self.nodes.get_mut(name) else {
-            return Ok(Err(ActFault::new(404, format!("node '{name}' is not registered: it has to register first"))));
+            return Ok(Err(not_registered(name)));
         };
         if node.record.session != session {
-            return Ok(Err(ActFault::new(
-                410,
-                format!("another Runner has registered as node '{name}' since: this session is over"),
-            )));
+            return Ok(Err(superseded(name)));
         }
         node.heard = now.instant;
         if node.record.silent {
@@ -138,6 +136,11 @@ impl Core {
         node.figures = Arc::new(beat.figures);
         self.turn.schedule |= node.conditions != Some(beat.conditions);
         node.conditions = Some(beat.conditions);
+        if node.gpus_gone != beat.gpus_gone {
+            node.gpus_gone = beat.gpus_gone;
+            self.turn.held.insert(name.clone());
+            self.turn.schedule = true;
+        }
         self.turn.nodes.insert(name.clone());
         Ok(Ok(node.epoch(&self.settings.epoch)))
     }
@@ -171,7 +174,6 @@ impl Core {
                 format!("node '{name}' is online: stop its Runner first, and wait until it is offline"),
             )));
         }
-        let signal = node.signal.clone();
         let tasks: Vec<TaskId> = node.tasks.iter().copied().collect();
         for id in &tasks {
             let Some(live) = self.tasks.get(id) else { continue };
@@ -195,11 +197,11 @@ impl Core {
             to: "forgotten",
             cause: "forget",
         };
-        self.turn.last_event = Some(self.store.add_event(&event)?);
-        self.nodes.remove(name);
+        self.record(&event, None)?;
+        let parked = self.nodes.remove(name).and_then(|node| node.parked);
+        self.turn.polls.extend(parked.map(|parked| (name.clone(), parked)));
         self.turn.nodes.insert(name.clone());
         self.turn.schedule = true;
-        self.turn.answers.push(Box::new(move || signal.close()));
         Ok(Ok(match tasks.len() {
             0 => format!("Node '{name}' is forgotten."),
             n => format!("Node '{name}' is forgotten; {n} tasks on it are 'failed', their results unknown."),
@@ -212,4 +214,14 @@ impl Core {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         ActFault::new(404, format!("node '{name}' is not registered (registered: {known})"))
     }
+}
+
+/// 404 for a call from a node that has to register first.
+pub(super) fn not_registered(name: &NodeName) -> ActFault {
+    ActFault::new(404, format!("node '{name}' is not registered: it has to register first"))
+}
+
+/// 410 for a call of an older session.
+pub(super) fn superseded(name: &NodeName) -> ActFault {
+    ActFault::new(410, format!("another Runner has registered as node '{name}' since: this session is over"))
 }

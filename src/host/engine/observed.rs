@@ -148,7 +148,7 @@ impl Core {
             self.store.put_node(&record)?;
             node.record = Arc::new(record);
             // The list was held back until now.
-            node.version += 1;
+            node.changes.start_over();
         }
         if !suspects.is_empty() {
             // Another epoch makes the node send everything once more.

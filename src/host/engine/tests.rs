@@ -1,5 +1,6 @@
 //! The engine driven turn by turn, with a clock that only the test moves.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -12,7 +13,7 @@ use crate::domain::size::Bytes;
 use crate::domain::spec::{Container, GpuRequest, Patience, TaskKind, TaskSpec};
 use crate::domain::state::{Exit, Observation, State};
 use crate::domain::target;
-use crate::store::Task;
+use crate::store::{EventFilter, Task};
 
 use super::super::view::Figures;
 use super::*;
@@ -22,9 +23,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// An engine on a database of its own.
 struct Bench {
     folder: PathBuf,
+    /// For each node what one knows of its list who was told the differences alone, with the version.
+    followed: BTreeMap<NodeName, (String, BTreeMap<String, String>)>,
     core: Option<Core>,
     view: Arc<View>,
     now: Now,
+}
+
+/// Asks for the whole list, and does not wait.
+fn poll(session: &str) -> Poll {
+    Poll { session: session.to_owned(), known: String::new(), changes: false, may_wait: false }
 }
 
 impl Drop for Bench {
@@ -39,7 +47,7 @@ impl Bench {
         let folder = std::env::temp_dir().join(format!("hakuriver-engine-{}", crate::sys::random::hex(8)));
         std::fs::create_dir(&folder).expect("temporary folder");
         let now = Now { instant: Instant::now(), unix_ms: 1_800_000_000_000 };
-        let mut bench = Self { folder, core: None, view: Arc::default(), now };
+        let mut bench = Self { folder, followed: BTreeMap::new(), core: None, view: Arc::default(), now };
         bench.start("epoch1");
         bench
     }
@@ -101,7 +109,33 @@ impl Bench {
                 node.tasks.iter().filter_map(|id| core.tasks.get(id)).map(|live| live.task.spec.cores).sum();
             assert_eq!(node.held.cores, cores, "{}", node.record.name);
             assert_eq!(core.view.node(&node.record.name).expect("seen").cores_in_use, cores);
-            assert_eq!(node.signal.number(), node.version, "who waits for {} is woken", node.record.name);
+            let waits_for_nothing = node.parked.as_ref().is_none_or(|parked| !node.has_news(&parked.poll, "epoch1"));
+            assert!(
+                waits_for_nothing || core.settings.epoch != "epoch1",
+                "who waits for {} is woken",
+                node.record.name
+            );
+            let name = &node.record.name;
+            let poll = |known: &str, changes| Poll {
+                session: node.record.session.clone(),
+                known: known.to_owned(),
+                changes,
+                may_wait: false,
+            };
+            let whole = core.list(name, &poll("", false)).expect("a list");
+            let (known, list) = self.followed.entry(name.clone()).or_default();
+            let news = core.list(name, &poll(known, true)).expect("news");
+            if news.base.is_none() {
+                list.clear();
+            }
+            for task in news.tasks {
+                list.insert(task.task_id.clone(), format!("{task:?}"));
+            }
+            news.removed.iter().for_each(|id| drop(list.remove(id)));
+            let expected = whole.tasks.iter().map(|task| (task.task_id.clone(), format!("{task:?}"))).collect();
+            assert_eq!(*list, expected, "who follows the differences knows the list");
+            assert_eq!(news.version, whole.version);
+            *known = news.version;
         }
     }
 
@@ -120,7 +154,8 @@ impl Bench {
 
     fn beat(&mut self, name: &str, session: &str) -> Result<String, ActFault> {
         let conditions = Conditions { docker: true, systemd: true, memory_limit: true, freezer: true };
-        let beat = Beat { session: session.into(), figures: Figures::default(), conditions };
+        let beat =
+            Beat { session: session.into(), figures: Figures::default(), conditions, gpus_gone: Default::default() };
         self.ask(|reply| Action::Heartbeat(name.parse().expect("name"), Box::new(beat), reply))
     }
 
@@ -156,7 +191,7 @@ impl Bench {
     }
 
     fn desired(&mut self, name: &str, session: &str) -> DesiredAnswer {
-        self.ask(|reply| Action::Desired(name.parse().expect("name"), session.into(), reply)).expect("list")
+        self.ask(|reply| Action::Desired(name.parse().expect("name"), poll(session), reply)).expect("list")
     }
 
     fn wants(&mut self, name: &str, session: &str) -> Vec<(String, u32, String)> {
@@ -334,7 +369,7 @@ fn an_attempt_that_a_new_session_lacks_was_never_started() {
 
     let again = bench.register("n1", "instance2", "machine1").expect("same machine takes over").session;
     assert_ne!(session, again);
-    let old = bench.ask(|reply| Action::Desired("n1".parse().expect("name"), session, reply));
+    let old = bench.ask(|reply| Action::Desired("n1".parse().expect("name"), poll(&session), reply));
     assert_eq!(old.expect_err("the old session is over").status, 410);
     bench.beat("n1", &again).expect("heartbeat");
     assert!(bench.wants("n1", &again).is_empty(), "held back until the inventory");
@@ -607,7 +642,7 @@ fn every_change_is_an_event_with_its_cause() {
     bench.observe("n1", &session, false, vec![seen(id, 1, Observation::Running)]);
     bench.kill(id).expect("kill");
     bench.observe("n1", &session, false, vec![seen(id, 2, stopped())]);
-    let events = bench.core().store.readers().events_after(since, 100).expect("events");
+    let events = bench.core().store.readers().events_after(since, 100, &EventFilter::default()).expect("events").0;
     let told: Vec<(Option<&str>, &str)> =
         events.iter().map(|event| (event.from.as_deref(), event.to.as_str())).collect();
     let expected = [
@@ -643,4 +678,55 @@ fn what_is_too_old_is_told_so_that_its_files_go_too() {
     bench.pass(Duration::from_secs(11));
     bench.turn(Vec::new());
     assert_eq!(removed.try_recv(), Ok(vec![old]), "the newest stays, so that ids never repeat");
+}
+
+/// A poll that knows the newest version is answered by the turn that makes another one, with the difference; and nobody's
+/// waits for ever.
+#[test]
+fn a_poll_is_answered_when_there_is_something_new() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    let name: NodeName = "n1".parse().expect("name");
+    let park = |bench: &mut Bench, session: &str, known: &str| {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let poll = Poll { known: known.to_owned(), changes: true, may_wait: true, ..poll(session) };
+        bench.turn(vec![Action::Desired(name.clone(), poll, reply)]);
+        answer
+    };
+    let first = park(&mut bench, &session, "").try_recv().expect("at once").expect("a list");
+    assert!(first.base.is_none() && first.tasks.is_empty());
+    let answer = park(&mut bench, &session, &first.version);
+    bench.beat("n1", &session).expect("heartbeat");
+    assert!(answer.try_recv().is_err(), "nothing is new");
+    let (one, two) = (bench.submit(command(1)).expect("placed"), bench.submit(command(1)).expect("placed"));
+    let second = answer.try_recv().expect("woken").expect("news");
+    assert_eq!(
+        (second.base.as_deref(), second.tasks.len()),
+        (Some(first.version.as_str()), 1),
+        "the first alone was there"
+    );
+    assert_eq!(second.tasks[0].task_id, one.to_string());
+    let third = park(&mut bench, &session, &second.version).try_recv().expect("at once").expect("news");
+    assert_eq!(third.tasks.iter().map(|task| task.task_id.clone()).collect::<Vec<_>>(), [two.to_string()]);
+    // What ends is gone from the list.
+    let answer = park(&mut bench, &session, &third.version);
+    let end = Observation::Exited { exit: Exit::status(0), oom: false, message: None };
+    bench.observe("n1", &session, false, vec![seen(one, 1, end)]);
+    let fourth = answer.try_recv().expect("woken").expect("news");
+    assert_eq!((fourth.tasks.len(), fourth.removed), (0, vec![one.to_string()]));
+    // A second poll of the same node answers the first.
+    let answer = park(&mut bench, &session, &fourth.version);
+    let other = park(&mut bench, &session, &fourth.version);
+    assert_eq!(answer.try_recv().expect("answered").expect("nothing new").version, fourth.version);
+    // Another session ends it.
+    let session = bench.register("n1", "instance2", "machine1").expect("registered").session;
+    assert_eq!(other.try_recv().expect("answered").expect_err("over").status, 410);
+    bench.observe("n1", &session, true, Vec::new());
+    let fifth = park(&mut bench, &session, &fourth.version).try_recv().expect("at once").expect("a list");
+    assert_eq!(fifth.base, None, "what was known in an earlier session counts for nothing");
+    // A Host that stops lets everyone go, and parks nobody.
+    let answer = park(&mut bench, &session, &fifth.version);
+    bench.turn(vec![Action::LetGo]);
+    assert!(answer.try_recv().expect("answered").is_ok());
+    assert!(park(&mut bench, &session, &fifth.version).try_recv().is_ok());
 }

@@ -115,7 +115,7 @@ impl Core {
         node.record = std::sync::Arc::new(record);
         let event =
             NewEvent { time_ms: now.unix_ms, task: None, node: Some(name.as_str()), from: Some(from), to, cause };
-        self.turn.last_event = Some(self.store.add_event(&event)?);
+        self.record(&event, None)?;
         self.turn.nodes.insert(name.clone());
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! `GET /events?since=SEQ[&task=ID]`: server-sent events, one for each transition of a task and change of a node.
+//! `GET /events?since=SEQ[&task=ID][&batch=ID]`: server-sent events, one for each transition of a task and change of a
+//! node.
 //!
-//! They come from the database, so a client that reconnects with the number of its last one misses nothing, and a slow
-//! one holds nothing in memory here.
+//! Who keeps up gets them from memory; who reconnects with the number of its last one, or is slow, from the database: so
+//! nothing is missed, and nobody holds anything in memory here.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::api::json;
 use crate::domain::ids::TaskId;
 use crate::net::http::{Head, Reply};
-use crate::store::{EventRow, Readers};
+use crate::store::{EventFilter, EventRow, Readers};
 
 use super::super::engine::ActFault;
 use super::super::render;
@@ -19,17 +20,18 @@ use super::super::view::View;
 use super::{Api, unreadable};
 
 /// How many are read at once.
-const CHUNK: u32 = 500;
+const CHUNK: u32 = 1_000;
 /// After this much silence a comment is sent: so both sides see a connection that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 impl Api {
     pub(super) fn events(&self, head: &Head) -> Result<Reply, ActFault> {
         let bad = |field: &str| ActFault::new(400, format!("{field}: expected a number"));
-        let task = match head.query("task") {
-            None => None,
-            Some(id) => Some(id.parse::<TaskId>().map_err(|_| bad("task"))?),
+        let id = |field: &str| match head.query(field) {
+            None => Ok(None),
+            Some(id) => id.parse::<TaskId>().map(Some).map_err(|_| bad(field)),
         };
+        let filter = EventFilter { task: id("task")?, batch: id("batch")? };
         let (oldest, last) = self.readers.event_bounds().map_err(unreadable)?;
         // A browser's EventSource sends the last number by itself when it reconnects.
         let since = match head.query("since").or_else(|| head.header("last-event-id")) {
@@ -48,7 +50,7 @@ impl Api {
             status: 200,
             content_type: "text/event-stream",
             headers: Vec::new(),
-            write: Box::new(move |out| stream(out, &view, &readers, since, task)),
+            write: Box::new(move |out| stream(out, &view, &readers, since, &filter)),
         })
     }
 }
@@ -58,22 +60,29 @@ fn stream(
     view: &Arc<View>,
     readers: &Readers,
     mut since: u64,
-    task: Option<TaskId>,
+    filter: &EventFilter,
 ) -> io::Result<()> {
     // Something at once, so that the client knows that it is heard.
     out.write_all(b": events\n\n")?;
     loop {
         // Read before the rows: what is stored in between is then seen as a change.
         let seen = view.events.number();
-        let rows = readers.events_after(since, CHUNK).map_err(|fault| io::Error::other(fault.to_string()))?;
-        if let Some(last) = rows.last() {
-            since = last.seq;
-            let mut text = String::new();
-            rows.iter().filter(|row| task.is_none() || row.task == task).for_each(|row| push(&mut text, row));
-            if !text.is_empty() {
+        if seen > since {
+            let (rows, last) = match view.recent.after(since, filter) {
+                Some(found) => found,
+                None => {
+                    readers.events_after(since, CHUNK, filter).map_err(|fault| io::Error::other(fault.to_string()))?
+                }
+            };
+            if !rows.is_empty() {
+                let mut text = String::new();
+                rows.iter().for_each(|row| push(&mut text, row));
                 out.write_all(text.as_bytes())?;
             }
-            continue;
+            if last > since {
+                since = last;
+                continue;
+            }
         }
         match view.events.wait(seen, KEEP_ALIVE) {
             Woken::Changed => {}

@@ -13,7 +13,7 @@ use crate::domain::state::{Exit, Observation};
 use crate::net::http::{Head, Reply};
 use crate::sys::clock;
 
-use super::super::engine::{ActFault, Beat, Registration, Seen, Snapshot, What};
+use super::super::engine::{ActFault, Beat, Poll, Registration, Seen, Snapshot, What};
 use super::super::view::Figures;
 use super::nodes::node_name;
 use super::{Api, answer};
@@ -40,12 +40,13 @@ impl Api {
 
     /// `PUT /heartbeat/{hostname}`
     pub(super) fn heartbeat(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Heartbeat { session, usage, gpu_info, conditions } = json::decode(body).map_err(undecoded)?;
+        let Heartbeat { session, usage, gpu_info, conditions, gpus_gone } = json::decode(body).map_err(undecoded)?;
         let ConditionsWire { docker, systemd, memory_limit, freezer } = conditions;
         let beat = Beat {
             session,
             figures: Figures { usage, gpus: gpu_info },
             conditions: Conditions { docker, systemd, memory_limit, freezer },
+            gpus_gone: gpus_gone.into_iter().map(GpuId).collect(),
         };
         let host_epoch = self.engine.heartbeat(node_name(name)?, beat)?;
         Ok(answer(200, &HeartbeatAnswer { host_epoch }))
@@ -63,20 +64,20 @@ impl Api {
         Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs }))
     }
 
-    /// `GET /runner/{hostname}/desired?session=&version=`: waits until the list is another one than the version that
-    /// the Runner has, one heartbeat interval at most.
+    /// `GET /runner/{hostname}/desired?session=&version=[&changes=1]`: waits until the list is another one than the
+    /// version that the Runner has, one heartbeat interval at most. With `changes`, the answer may be what is new since
+    /// that version alone.
     pub(super) fn desired(&self, name: &str, head: &Head) -> Result<Reply, ActFault> {
         let name = node_name(name)?;
         let session = head.query("session").ok_or_else(|| wrong("session", "the one given at registration"))?;
         let known = head.query("version").unwrap_or_default();
-        if let Some(node) = self.engine.view.node(&name).filter(|node| node.record.session == session) {
-            let seen = node.signal.number();
-            // Before its first complete inventory the list lacks what is held back; that comes with a change.
-            if known == format!("{}.{seen}", node.epoch) || !node.record.inventoried {
-                node.signal.wait(seen, self.poll);
-            }
-        }
-        Ok(answer(200, &self.engine.desired(name, session.to_owned())?))
+        let poll = Poll {
+            session: session.to_owned(),
+            known: known.to_owned(),
+            changes: head.query("changes") == Some("1"),
+            may_wait: true,
+        };
+        Ok(answer(200, &self.engine.desired(&name, poll, self.poll)?))
     }
 }
 

@@ -108,8 +108,11 @@ fn gpus_stand_in_the_target_or_beside_it() {
     let bare = SubmitRequest { container_name: Some("NULL".into()), ..command() };
     let body = SubmitRequest { gpu_count: Some(1), ..bare.clone() };
     assert_eq!(parsed(body).expect("any").tasks[0].1.gpus, GpuRequest::Any(1));
-    let body = SubmitRequest { targets: vec!["n1::0".into()], ..bare };
-    assert!(parsed(body).expect_err("a list without a container").detail.contains("container"));
+    let in_the_target = SubmitRequest { targets: vec!["n1::0".into()], ..bare.clone() };
+    let beside_it = SubmitRequest { targets: vec!["n1".into()], required_gpus: vec![vec![0]], ..bare };
+    for body in [in_the_target, beside_it] {
+        assert!(parsed(body).expect_err("a list without a container").detail.contains("container"));
+    }
 }
 
 #[test]

@@ -11,7 +11,6 @@ use crate::domain::spec::{Container, GpuRequest, Patience, TaskSpec};
 use crate::domain::state::{Exit, Standing as TaskStanding, Want};
 use crate::store::{NodeRecord, Store};
 
-use super::super::signal::Signal;
 use super::super::view::{Changes, Figures, LiveTask, NodeEntry};
 use super::*;
 
@@ -70,8 +69,6 @@ impl Proxy {
             figures: Arc::new(Figures::default()),
             conditions: None,
             unknown: Arc::new(BTreeSet::new()),
-            epoch: String::new(),
-            signal: Arc::new(Signal::default()),
         };
         let spec = TaskSpec {
             kind,
