@@ -96,9 +96,9 @@ impl Agent {
         for task in agent.tasks.values() {
             agent.hold(&task.record);
             agent.show(&task.record);
-            if task.record.is_command() {
+            if task.record.writes() {
                 let (id, attempt) = (task.record.task, task.record.attempt);
-                agent.outputs.watch(id, attempt, agent.node.records.folder(id, attempt).join("out"));
+                agent.outputs.watch(id, attempt, agent.node.records.container_outputs(id, attempt));
                 if task.record.outcome().is_some() {
                     agent.outputs.ended(id, attempt);
                 }
@@ -251,9 +251,6 @@ impl Agent {
         let record = Record::new(id, attempt, &wanted.kind, &self.node.boot_id);
         info!("task {id} (attempt {attempt}) is to be started");
         self.show(&record);
-        if record.is_command() {
-            self.outputs.watch(id, attempt, self.node.records.folder(id, attempt).join("out"));
-        }
         self.tasks.insert(id, Task::new(record));
         self.start(id, Job::Start(Box::new(order)));
     }

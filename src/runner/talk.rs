@@ -27,6 +27,8 @@ pub const DOCKER_CHECK: Duration = Duration::from_secs(6);
 pub enum Notice {
     /// The Host does not know this node any more.
     SessionLost,
+    /// This machine has other hardware than the Host knows of.
+    Hardware,
     /// This process is to end, and why.
     Fault(String),
     /// The Runner is to end.

@@ -69,8 +69,8 @@ impl Agent {
         }
         self.hold(&record);
         self.show(&record);
-        if record.is_command() {
-            let folder = self.node.records.folder(record.task, record.attempt).join("out");
+        if record.writes() {
+            let folder = self.node.records.container_outputs(record.task, record.attempt);
             self.outputs.watch(record.task, record.attempt, folder);
         }
         let mut task = Task::new(record);

@@ -11,6 +11,7 @@ use crate::runner::observed::row;
 use crate::runner::on_node;
 use crate::runner::order::{CommandOrder, Order};
 use crate::runner::outcome;
+use crate::runner::output::Totals;
 use crate::runner::record::{COMMAND, Outcome, Phase, Record};
 use crate::runner::supervise::protocol::{TaskState, Which};
 use crate::sys::clock;
@@ -63,6 +64,7 @@ impl Agent {
         match on_node::start(&self.node, &task.record, order) {
             Ok(start) => {
                 task.record.cpus = start.cpus.parse().unwrap_or_default();
+                task.record.launched = true;
                 task.asked = Some(Asked::Start);
                 let folder = self.node.records.outputs(id, task.record.attempt);
                 self.outputs.watch(id, task.record.attempt, folder);
@@ -209,6 +211,7 @@ impl Agent {
             cpus: state.cpus.parse().unwrap_or_default(),
             exclusive: state.exclusive,
             stopping: state.stopping,
+            launched: true,
             ..self.supervised_record(id, attempt)
         };
         info!("task {id} is found again: {}", state.phase);
@@ -226,10 +229,18 @@ impl Agent {
         let record = &mut task.record;
         self.node.holdings.release(id);
         record.completed_at = Some(clock::rfc3339(ended_ms.unwrap_or_else(clock::unix_ms)));
-        // Where it was never started there is nothing to be shipped.
         let folder = self.node.records.outputs(id, record.attempt);
-        self.outputs.watch(id, record.attempt, folder);
-        record.totals = self.outputs.ended(id, record.attempt);
+        if record.started_at.is_none() && !folder.exists() {
+            // It was not even begun: nothing of what it wrote is missing.
+            record.launched = false;
+            self.outputs.forget(id, record.attempt);
+        }
+        if record.writes() {
+            self.outputs.watch(id, record.attempt, folder);
+            record.totals = self.outputs.ended(id, record.attempt);
+        } else {
+            record.totals = Totals { stdout: Some(0), stderr: Some(0) };
+        }
         record.phase = Phase::Ended(outcome);
         record.rev += 1;
         let record = record.clone();

@@ -33,7 +33,7 @@ pub(super) struct Task {
     pub(super) acknowledged: bool,
     /// Nothing is said of it any more; its container is kept.
     pub(super) retired: bool,
-    /// The Host has what it wrote, or will never get it. (A VPS writes nothing.)
+    /// The Host has what it wrote, or will never get it. (A VPS writes nothing, nor does what was never started.)
     pub(super) output_settled: bool,
     /// How a command's container ended, as Docker has told.
     pub(super) death: Option<Death>,
@@ -99,7 +99,7 @@ impl Task {
     pub(super) fn had(&self) -> Had {
         let phase = match &self.record.phase {
             Phase::Ended(_) => {
-                let settled = self.output_settled || !self.record.is_command();
+                let settled = self.output_settled || !self.record.writes();
                 reconcile::Phase::Ended { acknowledged: self.acknowledged && settled }
             }
             _ if self.record.stopping => reconcile::Phase::Stopping,

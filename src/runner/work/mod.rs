@@ -22,7 +22,7 @@ use super::gate::Cancelled;
 use super::message::Message;
 use super::node::Node;
 use super::order::Order;
-use super::output::Outputs;
+use super::output::{Outputs, Totals};
 use super::record::{Outcome, Phase, Record};
 use crate::sys::clock;
 use crate::sys::shutdown::Stop;
@@ -144,8 +144,10 @@ impl Work {
         if self.record.completed_at.is_none() {
             self.record.completed_at = Some(clock::rfc3339(clock::unix_ms()));
         }
-        if self.record.is_command() {
+        if self.record.writes() {
             self.record.totals = self.outputs.ended(self.record.task, self.record.attempt);
+        } else if self.record.is_command() {
+            self.record.totals = Totals { stdout: Some(0), stderr: Some(0) };
         }
         self.change(Phase::Ended(outcome));
     }

@@ -209,6 +209,7 @@ impl Work {
             if !self.save() {
                 return Err(over("this node cannot write the task's record: its disk is full or broken"));
             }
+            self.watch();
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
                 Ok(id) => return Ok(id),
@@ -250,6 +251,14 @@ impl Work {
                     return Err(over(fault.text));
                 }
             }
+        }
+    }
+
+    /// A command's output is looked at from now on.
+    fn watch(&self) {
+        if self.record.writes() {
+            let (task, attempt) = (self.record.task, self.record.attempt);
+            self.outputs.watch(task, attempt, self.node.records.container_outputs(task, attempt));
         }
     }
 
