@@ -219,7 +219,12 @@ fn a_gpu_that_falls_off_the_bus_is_given_to_nobody() {
     assert_eq!(cluster.status(&holder).status, "running", "the task that has it is left alone");
     let six = cluster.script(&["--gpus", "6"], "echo $CUDA_VISIBLE_DEVICES");
     cluster.await_status(&six, "completed");
-    assert_eq!(cluster.stdout(&six).matches("GPU-").count(), 6);
+    let given = cluster.stdout(&six);
+    assert_eq!(given.matches("GPU-").count(), 6);
+    assert!(!given.contains(&uuid(5)) && !given.contains(&uuid(7)), "{given}");
+    // What is gone cannot be had, by its number neither, and the one that holds it is still left alone.
+    cluster.script_refused(&["--gpus", "7"], &["GPU"]);
+    assert_eq!(cluster.status(&holder).status, "running");
     latches.open("go");
     cluster.await_status(&holder, "completed");
 }

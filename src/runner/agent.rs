@@ -51,6 +51,8 @@ pub struct Agent {
     outputs: Arc<Outputs>,
     /// The supervisor has told all that it has, since this process started.
     supervisor_heard: bool,
+    /// Why the supervisor cannot be had now.
+    unsupervised: Option<String>,
     /// Docker's truth was seen since this process started.
     truth: bool,
     /// What is known here is all that there is: see [`Agent::allow_complete`].
@@ -80,6 +82,7 @@ impl Agent {
             supervisor,
             outputs,
             supervisor_heard: false,
+            unsupervised: None,
             node,
             outbox,
             tell,
@@ -93,9 +96,9 @@ impl Agent {
         for task in agent.tasks.values() {
             agent.hold(&task.record);
             agent.show(&task.record);
-            if task.record.is_command() {
+            if task.record.writes() {
                 let (id, attempt) = (task.record.task, task.record.attempt);
-                agent.outputs.watch(id, attempt, agent.node.records.folder(id, attempt).join("out"));
+                agent.outputs.watch(id, attempt, agent.node.records.container_outputs(id, attempt));
                 if task.record.outcome().is_some() {
                     agent.outputs.ended(id, attempt);
                 }
@@ -131,6 +134,10 @@ impl Agent {
                 }
             }
             self.reconcile();
+            // What was begun just now may be what the inventory lacked; and then more may be begun.
+            if !self.whole && self.allow_complete() {
+                self.reconcile();
+            }
         }
     }
 
@@ -159,6 +166,7 @@ impl Agent {
                 }
             }
             Message::Supervised { states, complete } => self.supervised(states, complete),
+            Message::Unsupervised(reason) => self.unsupervised(reason),
             Message::OutputSettled(id, attempt) => {
                 if let Some(task) = self.tasks.get_mut(&id) {
                     task.output_settled |= task.record.attempt == attempt;
@@ -232,16 +240,17 @@ impl Agent {
     /// Starts a task that is not here.
     fn begin(&mut self, id: TaskId, attempt: Attempt) {
         let Some(wanted) = self.wanted.as_ref().and_then(|wanted| wanted.get(&id)) else { return };
-        let record = Record::new(id, attempt, &wanted.kind, &self.node.boot_id);
         let order = wanted.order.clone();
         if let Ok(Order::OnNode(command)) = &order {
-            return self.begin_supervised(id, attempt, command);
+            return self.begin_supervised(id, attempt, command.needs.cores > 0);
         }
+        // Where records were lost its container may be here already; and cores may be held by what was not told yet.
+        if !self.whole {
+            return;
+        }
+        let record = Record::new(id, attempt, &wanted.kind, &self.node.boot_id);
         info!("task {id} (attempt {attempt}) is to be started");
         self.show(&record);
-        if record.is_command() {
-            self.outputs.watch(id, attempt, self.node.records.folder(id, attempt).join("out"));
-        }
         self.tasks.insert(id, Task::new(record));
         self.start(id, Job::Start(Box::new(order)));
     }
@@ -310,8 +319,11 @@ impl Agent {
             if matches!(job, Some(Job::GiveUp)) {
                 task.deaths.clear();
             }
-            if let Some(job) = job {
-                self.start(id, job);
+            match job {
+                // It takes cores, and those of commands without a container are not known yet.
+                Some(Job::Start(_)) if !self.supervisor_heard => {}
+                Some(job) => self.start(id, job),
+                None => {}
             }
         }
     }
@@ -378,9 +390,10 @@ impl Agent {
 
     /// An inventory is complete when Docker's truth was seen; or when this folder has served the cluster before, so that
     /// its records are whole; or when everything that the Host expects here is here.
-    fn allow_complete(&mut self) {
+    /// True: it has become so.
+    fn allow_complete(&mut self) -> bool {
         if self.whole {
-            return;
+            return false;
         }
         let cluster = &self.node.docker.owner().cluster;
         let all_here = self.wanted.as_ref().is_some_and(|wanted| wanted.keys().all(|id| self.tasks.contains_key(id)));
@@ -391,6 +404,7 @@ impl Agent {
             }
             self.outbox.complete_allowed();
         }
+        self.whole
     }
 
     /// When something is to be done next without a message.

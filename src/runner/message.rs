@@ -28,6 +28,8 @@ pub enum Message {
         states: Vec<TaskState>,
         complete: bool,
     },
+    /// The node's supervisor cannot be had now, and why; it is tried on.
+    Unsupervised(String),
     /// The task has ended, and the Host has all of its output that there is.
     OutputSettled(TaskId, Attempt),
     /// The Runner ends; its tasks go on.

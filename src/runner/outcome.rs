@@ -1,7 +1,47 @@
-//! How a command's end is told. Pure.
+//! How a command ended, and how that is told. Pure.
 
+use super::executor::docker_parse::ContainerExit;
 use super::record::{Ending, Outcome};
+use super::supervise::box_file::{ExitFile, NOT_RUN};
 use super::supervise::protocol::End;
+
+/// What a container may say of itself, in characters.
+const LONGEST_FAULT: usize = 1_000;
+
+/// How a command in a container ended: as Docker saw it, and what our supervisor in the container has written of it (None:
+/// nothing that can be read). That file could be the task's own work; so it only explains what Docker saw, which the
+/// task could have brought about as well. `restarted`: the machine was, since the command was last known to run.
+pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) -> End {
+    let seen = End {
+        code: Some(exit.code),
+        signal: (129..=192).contains(&exit.code).then(|| exit.code - 128),
+        oom: exit.oom,
+        ..End::default()
+    };
+    let lost = || End { fault: Some("node restarted while it ran: result unknown".to_owned()), ..End::default() };
+    match told {
+        Some(ExitFile { code: None, fault: Some(fault), .. }) if exit.code == NOT_RUN => {
+            End { fault: Some(one_line(fault)), ..seen }
+        }
+        Some(told) if told.code == Some(exit.code) => match told {
+            // The machine was shut down in good order, and asked every container to end.
+            ExitFile { stopped: true, .. } if restarted => lost(),
+            _ => End {
+                // What ends with 137 by itself was killed by nobody.
+                signal: told.signal.filter(|signal| exit.code == 128 + signal),
+                timed_out: told.timed_out,
+                ..seen
+            },
+        },
+        // Docker gives a code of its own to those that it finds dead.
+        _ if restarted && exit.code != 0 => lost(),
+        _ => seen,
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().take(LONGEST_FAULT).map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
 
 /// The outcome of a command that ended like that; `limit`: its time limit in seconds.
 pub fn of(end: &End, limit: Option<u64>) -> Outcome {
@@ -39,6 +79,44 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_decides_and_the_container_explains() {
+        let exit = |code, oom| ContainerExit { code, oom, finished_at: None };
+        let told = |code, signal| ExitFile { code: Some(code), signal, ..ExitFile::default() };
+        let end = |code, signal| End { code: Some(code), signal, ..End::default() };
+        let not_run = ExitFile { fault: Some("cannot run 'x':\nno".to_owned()), ..ExitFile::default() };
+        let late = ExitFile { timed_out: true, ..told(143, Some(15)) };
+        let stopped = ExitFile { stopped: true, ..told(143, Some(15)) };
+        let fault = |end: End, text: &str| End { fault: Some(text.to_owned()), ..end };
+        let lost = || fault(End::default(), "node restarted while it ran: result unknown");
+        for (exit, told, restarted, expected) in [
+            (exit(0, false), Some(told(0, None)), false, end(0, None)),
+            (exit(0, false), None, true, end(0, None)),
+            (exit(137, false), Some(told(137, Some(9))), false, end(137, Some(9))),
+            (exit(137, false), Some(told(137, None)), false, end(137, None)),
+            (exit(137, false), Some(told(137, Some(3))), false, end(137, None)),
+            (exit(137, true), Some(told(137, Some(9))), false, End { oom: true, ..end(137, Some(9)) }),
+            (exit(143, false), Some(late), false, End { timed_out: true, ..end(143, Some(15)) }),
+            (exit(143, false), Some(stopped.clone()), false, end(143, Some(15))),
+            (exit(127, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
+            // What it says is not what happened.
+            (exit(0, false), Some(not_run), false, end(0, None)),
+            (exit(3, false), Some(told(0, None)), false, end(3, None)),
+            (exit(137, false), Some(told(0, None)), false, end(137, Some(9))),
+            // Killed together with its supervisor.
+            (exit(137, false), None, false, end(137, Some(9))),
+            (exit(255, false), None, true, lost()),
+            (exit(255, false), Some(told(0, None)), true, lost()),
+            (exit(143, false), Some(stopped), true, lost()),
+            (exit(7, false), Some(told(7, None)), true, end(7, None)),
+        ] {
+            assert_eq!(end_of(&exit, told.as_ref(), restarted), expected, "{exit:?} {told:?} {restarted}");
+        }
+        let long = ExitFile { fault: Some("\u{1b}[2J".repeat(1_000)), ..ExitFile::default() };
+        let text = end_of(&exit(127, false), Some(&long), false).fault.expect("it says why");
+        assert!(text.chars().count() == LONGEST_FAULT && !text.contains('\u{1b}'), "{text}");
+    }
 
     #[test]
     fn every_end_has_its_word() {

@@ -30,7 +30,7 @@ pub struct Record {
     pub phase: Phase,
     /// Its end was asked for. Never taken back.
     pub stopping: bool,
-    /// Docker may have been told to make its container.
+    /// Docker may have been told to make its container; or the supervisor, to start it.
     pub launched: bool,
     /// Its container's id, once that is known to run.
     pub container: Option<String>,
@@ -162,6 +162,11 @@ impl Record {
     /// A command, not a VPS.
     pub fn is_command(&self) -> bool {
         self.kind == COMMAND
+    }
+
+    /// A command that may have written something: it was started, or may have been.
+    pub fn writes(&self) -> bool {
+        self.is_command() && self.launched
     }
 
     /// It ended, and how.
@@ -307,6 +312,11 @@ impl Records {
         file::remove_tree(&folder.join("box"))?;
         file::remove_tree(&folder.join("out"))?;
         file::remove_tree(&folder)
+    }
+
+    /// Where a container of it writes.
+    pub fn container_outputs(&self, task: TaskId, attempt: Attempt) -> PathBuf {
+        self.folder(task, attempt).join("out")
     }
 
     /// Where a task writes that has no record here: it is the supervisor's.

@@ -53,10 +53,15 @@ pub(super) fn run(config: &Config, join: &Join, stop: &Stop, ready: &mut dyn FnM
 
     // Ended together with this function, or by the user.
     let ending = Stop::new();
-    let gpus = Watch::start(config.timing.resource_check_interval.max(Duration::from_secs(1)), &ending);
+    let (notify, notices) = mpsc::channel();
+    let changed = {
+        let notify = notify.clone();
+        // The receiver is gone if the Runner has already ended.
+        move || drop(notify.send(Notice::Hardware))
+    };
+    let gpus = Watch::start(config.timing.resource_check_interval.max(Duration::from_secs(1)), &ending, changed);
     let link = Arc::new(Link::new(join, identity.hostname.as_str()));
     let outbox = Arc::new(Outbox::default());
-    let (notify, notices) = mpsc::channel();
     wake_on(stop, &notify, &ending, &link, &outbox)?;
 
     let result = Life {
@@ -172,6 +177,8 @@ impl Life<'_> {
             ready(&Ready { hostname: self.identity.hostname.to_string(), address: address.to_string() });
             match notices.recv() {
                 Ok(Notice::SessionLost) => info!("the Host does not know this node any more: registering anew"),
+                // The same session goes on: the Host learns what it may give out from now on.
+                Ok(Notice::Hardware) => info!("the GPUs of this machine have changed: registering anew"),
                 Ok(Notice::Fault(reason)) => break Err(RunnerFault(reason)),
                 Ok(Notice::Stop) | Err(_) => break Ok(()),
             }
@@ -218,8 +225,8 @@ impl Life<'_> {
             };
             match notices.recv_timeout(wait) {
                 Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                // Of the session before.
-                Ok(Notice::SessionLost | Notice::Fault(_)) | Err(RecvTimeoutError::Timeout) => {}
+                // Of the session before; the hardware is read anew at each try.
+                Ok(Notice::SessionLost | Notice::Hardware | Notice::Fault(_)) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
         Ok(None)

@@ -2,42 +2,45 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use crate::sys::{file, thread};
 
 /// How long a look at a file system may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many looks may hang at once before no more are tried.
-const HANGING: usize = 8;
+/// How many looks are under way at once: those that hang stay there.
+const AT_ONCE: usize = 8;
 
 /// Looks at file systems with a time limit.
 #[derive(Clone, Debug, Default)]
 pub struct Looks {
-    hanging: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    under_way: Mutex<usize>,
+    ended: Condvar,
 }
 
 impl Looks {
-    /// What `look` finds; None if it takes longer than 5 s (or others have hung for long).
+    /// What `look` finds; None if it takes longer than 5 s, or those before it do.
     pub fn at<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        if self.hanging.fetch_add(1, Ordering::Relaxed) >= HANGING {
-            self.hanging.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+        let end = Instant::now() + PATIENCE;
+        self.shared.begin(PATIENCE)?;
         let (send, receive) = mpsc::channel();
-        let hanging = Arc::clone(&self.hanging);
+        let shared = Arc::clone(&self.shared);
         let started = thread::spawn("storage", move || {
             // Nobody listens any more if it took too long.
             let _late = send.send(look());
-            hanging.fetch_sub(1, Ordering::Relaxed);
+            shared.end();
         });
         if started.is_err() {
-            self.hanging.fetch_sub(1, Ordering::Relaxed);
+            self.shared.end();
             return None;
         }
-        receive.recv_timeout(PATIENCE).ok()
+        receive.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
     }
 
     /// `<shared_dir>/shared_data`, if `shared_dir` is this cluster's: only where `.hakuriver-cluster` holds its id. So a
@@ -57,6 +60,26 @@ impl Looks {
             }
         })
         .flatten()
+    }
+}
+
+impl Shared {
+    /// Waits for its turn; None: it does not come.
+    fn begin(&self, patience: Duration) -> Option<()> {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |under_way: &mut usize| *under_way >= AT_ONCE;
+        let (mut under_way, waited) =
+            self.ended.wait_timeout_while(under_way, patience, waits).unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return None;
+        }
+        *under_way += 1;
+        Some(())
+    }
+
+    fn end(&self) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.ended.notify_one();
     }
 }
 
@@ -80,9 +103,17 @@ mod tests {
     }
 
     #[test]
-    fn too_many_looks_that_hang_are_not_joined_by_more() {
-        let looks = Looks { hanging: Arc::new(AtomicUsize::new(HANGING)) };
-        assert_eq!(looks.at(|| 1), None);
-        assert_eq!(Looks::default().at(|| 1), Some(1));
+    fn many_looks_wait_for_each_other_and_none_for_those_that_hang() {
+        let looks = Looks::default();
+        std::thread::scope(|scope| {
+            for number in 0..10 * AT_ONCE {
+                let looks = &looks;
+                scope.spawn(move || assert_eq!(looks.at(move || number), Some(number)));
+            }
+        });
+        let shared = Shared { under_way: Mutex::new(AT_ONCE), ..Shared::default() };
+        assert_eq!(shared.begin(Duration::from_millis(10)), None);
+        shared.end();
+        assert_eq!(shared.begin(Duration::ZERO), Some(()));
     }
 }

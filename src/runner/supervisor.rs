@@ -150,7 +150,10 @@ impl Line {
             };
             if told.as_ref() != Some(&fault) {
                 warning!("tasks without a container: {fault}");
-                told = Some(fault);
+                told = Some(fault.clone());
+            }
+            if self.tell.send(Message::Unsupervised(fault)).is_err() {
+                return;
             }
             self.stop.wait(backoff.wait());
         }

@@ -27,6 +27,8 @@ pub const DOCKER_CHECK: Duration = Duration::from_secs(6);
 pub enum Notice {
     /// The Host does not know this node any more.
     SessionLost,
+    /// This machine has other hardware than the Host knows of.
+    Hardware,
     /// This process is to end, and why.
     Fault(String),
     /// The Runner is to end.
@@ -126,6 +128,7 @@ impl Talk {
                 usage: sampler.sample(),
                 gpu_info: gpus.latest().into_iter().map(|reading| reading.row).collect(),
                 conditions: conditions(node),
+                gpus_gone: gpus.latest().iter().filter(|gpu| gpu.gone).map(|gpu| gpu.row.gpu_id).collect(),
             };
             match self.link.heartbeat(&beat) {
                 Ok(answer) => {

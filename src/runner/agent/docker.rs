@@ -11,7 +11,7 @@ use crate::runner::executor::docker_parse::{Container, DockerAction, DockerEvent
 use crate::runner::judge::{Verdict, is_odd, judge};
 use crate::runner::message::Message;
 use crate::runner::record::Phase;
-use crate::runner::work::Job;
+use crate::runner::work::{Death, Job};
 use crate::sys::{clock, thread};
 use crate::{info, warning};
 
@@ -69,8 +69,8 @@ impl Agent {
         }
         self.hold(&record);
         self.show(&record);
-        if record.is_command() {
-            let folder = self.node.records.folder(record.task, record.attempt).join("out");
+        if record.writes() {
+            let folder = self.node.records.container_outputs(record.task, record.attempt);
             self.outputs.watch(record.task, record.attempt, folder);
         }
         let mut task = Task::new(record);
@@ -114,7 +114,8 @@ impl Agent {
             return;
         }
         if event.action == DockerAction::Die {
-            task.exit_code = event.exit_code.filter(|_| task.record.is_command());
+            let code = event.exit_code.filter(|_| task.record.is_command());
+            task.death = code.map(|code| Death { code, at_ms: event.at_ms });
             if let Some(running) = &task.running {
                 running.died.set();
             }

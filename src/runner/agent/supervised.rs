@@ -7,26 +7,56 @@ use super::Agent;
 use super::task::{Asked, Task};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::state::Want;
+use crate::runner::observed::row;
 use crate::runner::on_node;
 use crate::runner::order::{CommandOrder, Order};
 use crate::runner::outcome;
+use crate::runner::output::Totals;
 use crate::runner::record::{COMMAND, Outcome, Phase, Record};
 use crate::runner::supervise::protocol::{TaskState, Which};
 use crate::sys::clock;
 use crate::{info, warning};
+
+fn waiting(reason: &str) -> String {
+    format!("waiting for the supervisor of this node's tasks: {reason}")
+}
 
 fn which(record: &Record) -> Which {
     Which { task: record.task.get(), attempt: record.attempt.0 }
 }
 
 impl Agent {
-    /// A command without a container is to be started.
-    pub(super) fn begin_supervised(&mut self, id: TaskId, attempt: Attempt, order: &CommandOrder) {
-        let mut record = Record { supervised: true, ..Record::new(id, attempt, COMMAND, &self.node.boot_id) };
-        record.exclusive = order.needs.cores > 0;
+    /// A command without a container is to be started: [`Agent::ask_again`] asks for it.
+    pub(super) fn begin_supervised(&mut self, id: TaskId, attempt: Attempt, exclusive: bool) {
+        let mut record = self.supervised_record(id, attempt);
+        record.exclusive = exclusive;
+        record.phase = Phase::Starting { progress: self.unsupervised.as_deref().map(waiting) };
         self.show(&record);
         self.tasks.insert(id, Task::new(record));
-        self.send_start(id, order);
+    }
+
+    fn supervised_record(&self, id: TaskId, attempt: Attempt) -> Record {
+        // No record on disk remembers what was told of it before: so its first revision is later than any of those.
+        let rev = clock::unix_ms();
+        Record { supervised: true, rev, ..Record::new(id, attempt, COMMAND, &self.node.boot_id) }
+    }
+
+    /// The supervisor cannot be had: what is to be started waits, and says for what.
+    pub(super) fn unsupervised(&mut self, reason: String) {
+        if self.unsupervised.as_ref() == Some(&reason) {
+            return;
+        }
+        let text = waiting(&reason);
+        let outbox = &self.outbox;
+        for task in self.tasks.values_mut().filter(|task| task.record.supervised) {
+            if let Phase::Starting { progress } = &mut task.record.phase {
+                *progress = Some(text.clone());
+                task.record.rev += 1;
+                task.acknowledged = false;
+                outbox.put(task.record.task, row(&task.record, self.unknown.contains(&task.record.task)));
+            }
+        }
+        self.unsupervised = Some(reason);
     }
 
     fn send_start(&mut self, id: TaskId, order: &CommandOrder) {
@@ -34,8 +64,8 @@ impl Agent {
         match on_node::start(&self.node, &task.record, order) {
             Ok(start) => {
                 task.record.cpus = start.cpus.parse().unwrap_or_default();
+                task.record.launched = true;
                 task.asked = Some(Asked::Start);
-                task.time_limit = order.time_limit_seconds;
                 let folder = self.node.records.outputs(id, task.record.attempt);
                 self.outputs.watch(id, task.record.attempt, folder);
                 self.supervisor.start(start);
@@ -50,33 +80,49 @@ impl Agent {
         if task.asked == Some(wanted) {
             return;
         }
+        if wanted == Asked::Stop && task.asked.is_none() && matches!(task.record.phase, Phase::Starting { .. }) {
+            // The supervisor does not have it; or has not told yet what it has, and then that decides.
+            task.record.stopping = true;
+            if self.supervisor_heard {
+                self.end_supervised(id, Outcome::killed(), None);
+            }
+            return;
+        }
         let which = which(&task.record);
         match wanted {
             Asked::Pause => self.supervisor.pause(which),
             Asked::Resume => self.supervisor.resume(which),
-            Asked::Stop => {
-                task.record.stopping = true;
-                self.supervisor.stop(which);
-            }
+            Asked::Stop => return self.send_stop(id),
             Asked::Start => {}
         }
         task.asked = Some(wanted);
     }
 
+    fn send_stop(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.record.stopping = true;
+        task.asked = Some(Asked::Stop);
+        self.supervisor.stop(which(&task.record));
+    }
+
     /// What the supervisor has.
     pub(super) fn supervised(&mut self, states: Vec<TaskState>, complete: bool) {
-        let told: BTreeSet<TaskId> = states.iter().map(|state| TaskId::from_u64(state.task)).collect();
+        let told: BTreeSet<(TaskId, Attempt)> =
+            states.iter().map(|state| (TaskId::from_u64(state.task), Attempt(state.attempt))).collect();
         states.into_iter().for_each(|state| self.supervised_state(state));
         if !complete {
             return;
         }
+        self.unsupervised = None;
         // It has heard nothing else of what was asked.
         let ours: Vec<TaskId> =
             self.tasks.iter().filter(|(_, task)| task.record.supervised).map(|(id, _)| *id).collect();
         for id in ours {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
-            task.asked = None;
-            if told.contains(&id) || task.record.outcome().is_some() {
+            let is_there = told.contains(&(id, task.record.attempt));
+            let starts = matches!(task.record.phase, Phase::Starting { .. }) && !task.record.stopping;
+            task.asked = (is_there && starts).then_some(Asked::Start);
+            if is_there || task.record.outcome().is_some() {
                 continue;
             }
             match task.record.phase {
@@ -117,7 +163,11 @@ impl Agent {
         let Some(task) = self.tasks.get_mut(&id).filter(|task| task.record.outcome().is_none()) else { return };
         let record = &mut task.record;
         if let Some(end) = &state.end {
-            let outcome = outcome::of(end, task.time_limit);
+            let limit = self.wanted.as_ref().and_then(|wanted| match &wanted.get(&id)?.order {
+                Ok(Order::OnNode(order)) => order.time_limit_seconds,
+                _ => None,
+            });
+            let outcome = outcome::of(end, limit);
             record.unit = state.unit;
             record.started_at = state.started_ms.map(clock::rfc3339);
             return self.end_supervised(id, outcome, state.ended_ms);
@@ -132,29 +182,37 @@ impl Agent {
             task.asked = None;
         }
         record.stopping |= state.stopping;
-        if record.phase != phase {
+        // Where it was asked for twice, the first one counts, and that may have had other cores.
+        let cpus = state.cpus.parse().unwrap_or_default();
+        let is_bound_otherwise = record.cpus != cpus;
+        record.cpus = cpus;
+        record.exclusive = state.exclusive;
+        let has_changed = record.phase != phase;
+        if has_changed {
             record.phase = phase;
             record.unit = state.unit;
             record.started_at = state.started_ms.map(clock::rfc3339);
             record.rev += 1;
-            let record = record.clone();
             task.acknowledged = false;
-            self.show(&record);
+        }
+        let Some(record) = self.tasks.get(&id).map(|task| &task.record) else { return };
+        if is_bound_otherwise {
+            self.hold(record);
+        }
+        if has_changed {
+            self.show(record);
         }
     }
 
     /// One that an earlier Runner has asked for.
     fn adopt_supervised(&mut self, state: &TaskState) {
         let (id, attempt) = (TaskId::from_u64(state.task), Attempt(state.attempt));
-        // Later than any revision that was told before.
-        let rev = clock::unix_ms();
         let record = Record {
-            supervised: true,
-            rev,
             cpus: state.cpus.parse().unwrap_or_default(),
             exclusive: state.exclusive,
             stopping: state.stopping,
-            ..Record::new(id, attempt, COMMAND, &self.node.boot_id)
+            launched: true,
+            ..self.supervised_record(id, attempt)
         };
         info!("task {id} is found again: {}", state.phase);
         if state.end.is_none() {
@@ -162,15 +220,7 @@ impl Agent {
         }
         self.show(&record);
         self.outputs.watch(id, attempt, self.node.records.outputs(id, attempt));
-        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
-        let limit = wanted.and_then(|wanted| match &wanted.order {
-            Ok(Order::OnNode(order)) => order.time_limit_seconds,
-            _ => None,
-        });
-        let mut task = Task::new(record);
-        task.time_limit = limit;
-        task.asked = Some(Asked::Start);
-        self.tasks.insert(id, task);
+        self.tasks.insert(id, Task { asked: Some(Asked::Start), ..Task::new(record) });
     }
 
     /// Nothing of it lives.
@@ -179,10 +229,18 @@ impl Agent {
         let record = &mut task.record;
         self.node.holdings.release(id);
         record.completed_at = Some(clock::rfc3339(ended_ms.unwrap_or_else(clock::unix_ms)));
-        // Where it was never started there is nothing to be shipped.
         let folder = self.node.records.outputs(id, record.attempt);
-        self.outputs.watch(id, record.attempt, folder);
-        record.totals = self.outputs.ended(id, record.attempt);
+        if record.started_at.is_none() && !folder.exists() {
+            // It was not even begun: nothing of what it wrote is missing.
+            record.launched = false;
+            self.outputs.forget(id, record.attempt);
+        }
+        if record.writes() {
+            self.outputs.watch(id, record.attempt, folder);
+            record.totals = self.outputs.ended(id, record.attempt);
+        } else {
+            record.totals = Totals { stdout: Some(0), stderr: Some(0) };
+        }
         record.phase = Phase::Ended(outcome);
         record.rev += 1;
         let record = record.clone();
@@ -202,9 +260,10 @@ impl Agent {
         }
     }
 
-    /// Asks again for what was asked of a supervisor that is gone.
+    /// Asks for what was not asked yet, or of a supervisor that is gone. Not before it has told what it has: that may be one of
+    /// these, or hold cores.
     pub(super) fn ask_again(&mut self) {
-        let Some(wanted) = &self.wanted else { return };
+        let Some(wanted) = self.wanted.as_ref().filter(|_| self.supervisor_heard) else { return };
         let mut starts = Vec::new();
         let mut stops = Vec::new();
         for (id, task) in self.tasks.iter().filter(|(_, task)| task.record.supervised && task.asked.is_none()) {
@@ -217,6 +276,7 @@ impl Agent {
                 && let Some(wanted) = wanted.get(id)
                 && wanted.attempt == task.record.attempt
                 && wanted.want != Want::Stop
+                && (self.whole || !task.record.exclusive)
                 && let Ok(Order::OnNode(order)) = &wanted.order
             {
                 starts.push((*id, order.clone()));
@@ -225,8 +285,6 @@ impl Agent {
         for (id, order) in starts {
             self.send_start(id, &order);
         }
-        for id in stops {
-            self.want_supervised(id, Asked::Stop);
-        }
+        stops.into_iter().for_each(|id| self.send_stop(id));
     }
 }

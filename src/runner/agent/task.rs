@@ -8,7 +8,7 @@ use crate::domain::state::Want;
 use crate::runner::executor::docker_parse::{Container, ContainerState};
 use crate::runner::order::Wanted;
 use crate::runner::record::{COMMAND, Phase, Record};
-use crate::runner::work::Job;
+use crate::runner::work::{Death, Job};
 use crate::sys::shutdown::Stop;
 
 /// A container that Docker is to start again may be seen ended for this long before we start it: also a daemon that was
@@ -33,14 +33,12 @@ pub(super) struct Task {
     pub(super) acknowledged: bool,
     /// Nothing is said of it any more; its container is kept.
     pub(super) retired: bool,
-    /// The Host has what it wrote, or will never get it. (A VPS writes nothing.)
+    /// The Host has what it wrote, or will never get it. (A VPS writes nothing, nor does what was never started.)
     pub(super) output_settled: bool,
-    /// How its container ended, as Docker has told.
-    pub(super) exit_code: Option<i32>,
+    /// How a command's container ended, as Docker has told.
+    pub(super) death: Option<Death>,
     /// Of a task of the supervisor's: what it was asked last, and has not answered yet.
     pub(super) asked: Option<Asked>,
-    /// In seconds, for the message.
-    pub(super) time_limit: Option<u64>,
 }
 
 /// What is asked of the supervisor.
@@ -92,9 +90,8 @@ impl Task {
             acknowledged: false,
             retired: false,
             output_settled: false,
-            exit_code: None,
+            death: None,
             asked: None,
-            time_limit: None,
         }
     }
 
@@ -102,7 +99,7 @@ impl Task {
     pub(super) fn had(&self) -> Had {
         let phase = match &self.record.phase {
             Phase::Ended(_) => {
-                let settled = self.output_settled || !self.record.is_command();
+                let settled = self.output_settled || !self.record.writes();
                 reconcile::Phase::Ended { acknowledged: self.acknowledged && settled }
             }
             _ if self.record.stopping => reconcile::Phase::Stopping,
@@ -126,8 +123,8 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
             let wanted = wanted.filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
             Some(Job::Start(Box::new(wanted.order.clone())))
         }
-        Phase::Running { .. } | Phase::Paused if task.record.is_command() => match task.exit_code {
-            Some(code) => Some(Job::Finish { code }),
+        Phase::Running { .. } | Phase::Paused if task.record.is_command() => match task.death {
+            Some(death) => Some(Job::Finish(death)),
             None => due.then_some(Job::Look { patience_over: false }),
         },
         Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
@@ -140,7 +137,7 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
 pub(super) fn kind(job: &Job) -> Kind {
     match job {
         Job::Start(_) => Kind::Start,
-        Job::Look { .. } | Job::Finish { .. } => Kind::Look,
+        Job::Look { .. } | Job::Finish(_) => Kind::Look,
         Job::Pause => Kind::Pause,
         Job::Resume => Kind::Resume,
         Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,

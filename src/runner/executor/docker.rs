@@ -48,7 +48,8 @@ pub struct Docker {
     owner: Owner,
     running: Mutex<usize>,
     ended: Condvar,
-    removals: Together,
+    removals: Together<bool>,
+    looks: Together<Result<Vec<Container>, DockerFault>>,
 }
 
 impl Docker {
@@ -60,6 +61,7 @@ impl Docker {
             running: Mutex::new(0),
             ended: Condvar::new(),
             removals: Together::default(),
+            looks: Together::default(),
         }
     }
 
@@ -102,6 +104,20 @@ impl Docker {
         })
     }
 
+    /// A container by id or name, if it is there and ours. Those that are looked at at the same time are looked at in one
+    /// call.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn look(&self, handle: &str) -> Result<Option<Container>, DockerFault> {
+        let found = self.looks.together(handle, |handles| self.inspect(handles));
+        let found = match &*found {
+            Ok(found) => found.iter().find(|found| found.is_called(handle)).cloned(),
+            Err(fault) => return Err(fault.clone()),
+        };
+        Ok(found)
+    }
+
     /// Makes and starts a container; the answer is its id.
     ///
     /// # Errors
@@ -129,11 +145,23 @@ impl Docker {
         let is_done = self
             .removals
             .together(container, |containers| self.call(docker_args::remove(containers), 2 * QUICK).is_ok());
-        if is_done {
+        if *is_done {
             return Ok(());
         }
         // One of them could not be: which, and why, is told for each alone.
         match self.call(docker_args::remove(&[container.to_owned()]), 2 * QUICK) {
+            Err(fault) if fault.kind == Complaint::NoSuchContainer => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Removes a container that was made and never started: [`Complaint::WrongState`] where it was started meanwhile. That
+    /// it is not there is no error.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn remove_unstarted(&self, container: &str) -> Result<(), DockerFault> {
+        match self.call(docker_args::remove_unstarted(container), QUICK) {
             Err(fault) if fault.kind == Complaint::NoSuchContainer => Ok(()),
             other => other.map(drop),
         }

@@ -165,6 +165,11 @@ pub fn remove(containers: &[String]) -> Vec<String> {
     argv.0
 }
 
+/// Removes a container that was made and never started. One that was started meanwhile is refused: it is not killed.
+pub fn remove_unstarted(container: &str) -> Vec<String> {
+    Words::of(["rm", "--volumes", container]).0
+}
+
 /// `pause` or `unpause`.
 pub fn freeze(container: &str, frozen: bool) -> Vec<String> {
     Words::of([if frozen { "pause" } else { "unpause" }, container]).0

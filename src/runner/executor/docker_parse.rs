@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use nanoserde::DeJson;
 
-use super::{ATTEMPT, CLUSTER, KIND, Labels, NODE, Owner, TASK};
+use super::{ATTEMPT, CLUSTER, KIND, Labels, NODE, Owner, TASK, command_name, vps_name};
 use crate::api::json;
 use crate::domain::ids::Attempt;
 use crate::runner::supervise::box_file;
@@ -36,6 +36,14 @@ pub struct Container {
     pub started_at: Option<String>,
     /// Our binary on the node that it runs.
     pub binary: Option<String>,
+}
+
+impl Container {
+    /// Whether `handle` is its id or the name that its labels give it.
+    pub fn is_called(&self, handle: &str) -> bool {
+        let name = if self.labels.kind == "vps" { vps_name } else { command_name };
+        self.id == handle || name(self.labels.task) == handle
+    }
 }
 
 /// What a container does.
@@ -70,6 +78,8 @@ pub struct DockerEvent {
     pub action: DockerAction,
     /// With [`DockerAction::Die`]: how it ended.
     pub exit_code: Option<i32>,
+    /// When, in milliseconds since 1970, by the daemon's clock: an event may be told again long after it happened.
+    pub at_ms: Option<u64>,
 }
 
 /// What happened to it. Everything else that Docker tells is of no account here.
@@ -211,6 +221,8 @@ struct EventLine {
     action: String,
     #[nserde(rename = "Actor")]
     actor: ActorLine,
+    #[nserde(rename = "timeNano")]
+    time_nano: Option<u64>,
 }
 
 #[derive(DeJson)]
@@ -235,7 +247,8 @@ pub fn event(line: &str) -> Option<DockerEvent> {
     let attributes = line.actor.attributes?;
     let exit_code =
         attributes.get("exitCode").filter(|_| action == DockerAction::Die).and_then(|code| code.parse().ok());
-    Some(DockerEvent { container: line.actor.id, labels: labels(&attributes)?, action, exit_code })
+    let at_ms = line.time_nano.map(|nanoseconds| nanoseconds / 1_000_000);
+    Some(DockerEvent { container: line.actor.id, labels: labels(&attributes)?, action, exit_code, at_ms })
 }
 
 /// The template for `docker image inspect --format`: what [`image_config`] reads.
@@ -288,7 +301,7 @@ pub enum Complaint {
     PortTaken,
     /// Another container has that name.
     NameTaken,
-    /// It is not running, or already as it should be: look again.
+    /// It is not running, or it is; or already as it should be: look again.
     WrongState,
     Other,
 }
@@ -312,7 +325,13 @@ pub fn complaint(stderr: &str) -> Complaint {
         Complaint::PortTaken
     } else if has("is already in use by") {
         Complaint::NameTaken
-    } else if has("is not running") || has("is not paused") || has("is already paused") || has("is restarting") {
+    } else if has("is not running")
+        || has("is not paused")
+        || has("is already paused")
+        || has("is restarting")
+        || has("cannot remove a running container")
+        || has("cannot remove a paused container")
+    {
         Complaint::WrongState
     } else {
         Complaint::Other

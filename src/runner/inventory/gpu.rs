@@ -38,8 +38,9 @@ pub struct Watch {
 
 impl Watch {
     /// Reads them now (5 s at most), and then every `interval` until `stop`. Where there is no `nvidia-smi` there are no
-    /// GPUs, and no thread: a driver that is installed later is found when the Runner is restarted.
-    pub fn start(interval: Duration, stop: &Stop) -> Self {
+    /// GPUs, and no thread: a driver that is installed later is found when the Runner is restarted. `changed` is called when
+    /// there is one more, or one less.
+    pub fn start(interval: Duration, stop: &Stop, changed: impl Fn() + Send + 'static) -> Self {
         let first = read(Path::new("/"));
         let absent = matches!(first, Err(CommandFault::CannotStart { .. }));
         let watch = Self { latest: Arc::default() };
@@ -47,8 +48,13 @@ impl Watch {
         if !absent {
             let (watch, stop) = (watch.clone(), stop.clone());
             let started = thread::spawn("gpus", move || {
+                let mut present = watch.present();
                 while !stop.wait(wait) {
                     wait = watch.note(read(Path::new("/")), Some(wait), interval);
+                    let now = watch.present();
+                    if std::mem::replace(&mut present, now.clone()) != now {
+                        changed();
+                    }
                 }
             });
             if let Err(fault) = started {
@@ -68,6 +74,12 @@ impl Watch {
     pub fn gone(&self) -> Vec<String> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.iter().filter(|gpu| gpu.gone).map(|gpu| gpu.uuid.clone()).collect()
+    }
+
+    /// The others, as far as is known.
+    fn present(&self) -> Vec<String> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().filter(|gpu| !gpu.gone).map(|gpu| gpu.uuid.clone()).collect()
     }
 
     /// Stores a reading; answers how long to wait before the next one.
@@ -312,7 +324,7 @@ Unable to determine the device handle for GPU0000:4E:00.0: GPU is lost.  Reboot 
         let row = &latest[0].row;
         assert_eq!((row.temperature, row.power_usage_mw, row.memory_total_mib), (-1, -1, 24576));
         assert_eq!(latest[1].row.temperature, 34);
-        assert_eq!(watch.gone(), [latest[0].uuid.clone()]);
+        assert_eq!((watch.gone(), watch.present()), (vec![latest[0].uuid.clone()], vec![latest[1].uuid.clone()]));
 
         let hung =
             || CommandFault::TimedOut { argv: vec!["nvidia-smi".into()], after: DEADLINE, stderr: String::new() };
@@ -323,7 +335,7 @@ Unable to determine the device handle for GPU0000:4E:00.0: GPU is lost.  Reboot 
         }
         assert_eq!(wait, RETRY.1, "a driver that hangs is asked ever more rarely");
         assert!(watch.latest().iter().all(|gpu| gpu.row.temperature == -1));
-        assert_eq!(watch.gone().len(), 1, "a driver that hangs says nothing about the other one");
+        assert_eq!(watch.present().len(), 1, "a driver that hangs says nothing about the other one");
         assert_eq!(watch.note(Ok(parse(TWO)), Some(wait), second), second);
         assert!(watch.gone().is_empty(), "it came back");
     }

@@ -38,6 +38,7 @@ fn assemble(cpus: CpuSet, memory: u64, nodes: Vec<NumaNode>, siblings: Vec<CpuSe
     let known = |id: NumaId| numa.iter().any(|node| node.id == id);
     let gpus = gpus
         .iter()
+        .filter(|gpu| !gpu.gone)
         .map(|gpu| Gpu { id: GpuId(gpu.row.gpu_id), uuid: gpu.uuid.clone(), numa: gpu.numa.filter(|id| known(*id)) })
         .collect();
     Inventory { cpus, memory, numa, gpus, siblings }
@@ -83,11 +84,11 @@ mod tests {
         let node = |id, list: &str| NumaNode { id: NumaId(id), cpus: cpus(list), memory: 1 << 30 };
         let gpu = |id, numa| Reading {
             numa,
-            gone: false,
+            gone: id == 3,
             uuid: format!("GPU-{id}"),
             row: crate::api::public::GpuRow { gpu_id: id, ..Default::default() },
         };
-        let gpus = [gpu(0, Some(NumaId(1))), gpu(1, Some(NumaId(7))), gpu(2, None)];
+        let gpus = [gpu(0, Some(NumaId(1))), gpu(1, Some(NumaId(7))), gpu(2, None), gpu(3, None)];
         let siblings = vec![cpus("0,4"), cpus("1,5")];
         let nodes = vec![node(0, "0-3"), node(1, "4-7"), node(2, "")];
         let inventory = assemble(cpus("0-1,4-5"), 3 << 30, nodes, siblings, &gpus);
@@ -97,7 +98,7 @@ mod tests {
         let cores: Vec<_> = wire.numa.iter().map(|node| (node.id, node.cores.clone())).collect();
         assert_eq!(cores, [(0, vec![0, 1]), (1, vec![4, 5]), (2, vec![])]);
         let numa: Vec<_> = wire.gpus.iter().map(|gpu| gpu.numa).collect();
-        assert_eq!(numa, [Some(1), None, None], "node 7 is not online");
+        assert_eq!(numa, [Some(1), None, None], "node 7 is not online, GPU 3 is gone");
     }
 
     #[test]

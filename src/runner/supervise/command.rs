@@ -1,22 +1,25 @@
 //! A command in its container: its output goes to files of its own, and how it ended is written beside them.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::box_file::{BoxFile, EXIT, ExitFile, OUT};
+use super::box_file::{BoxFile, EXIT, ExitFile, NOT_RUN, OUT};
+use super::protocol::{STDERR, STDOUT};
 use crate::api::json;
 use crate::domain::raw_text;
 use crate::sys::init::Init;
 use crate::sys::launch::{Launch, launch};
 use crate::sys::{clock, file};
 
+/// What Docker sets HOME to for root: from the image's accounts, or where it has none.
+const ROOTS_HOMES: [&str; 2] = ["/root", "/"];
 /// Between TERM and KILL. Docker's own is the same, and is over when ours is.
 const GRACE: Duration = Duration::from_secs(9);
-/// What a program that cannot be found or run ends with, as a shell tells it.
-const NOT_RUN: i32 = 127;
 
 /// Runs the command to its end; the answer is the container's exit status.
 pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
@@ -41,9 +44,10 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
         }
     };
     let path = Path::new(OUT).join(EXIT);
-    // Synced: the machine may lose its power before the Runner has read it.
+    // Synced: the machine may lose its power before the Runner has read it. The Runner need not be root; strangers are kept
+    // out by the folder.
     // Where that fails (the node has lost its state directory, or its disk is full), Docker still keeps the exit code.
-    if let Err(fault) = file::write_atomic(&path, json::encode(&told).as_bytes(), 0o600) {
+    if let Err(fault) = file::write_atomic(&path, json::encode(&told).as_bytes(), 0o644) {
         eprintln!("hakuriver: {fault}");
     }
     told.code.unwrap_or(NOT_RUN)
@@ -52,21 +56,14 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
 /// The child's process id.
 fn start(task: &BoxFile) -> Result<u32, String> {
     let out = Path::new(OUT);
-    let open = |name: &str| file::append_to(&out.join(name)).map_err(|fault| fault.to_string());
+    let open = |name: &str| output(&out.join(name)).map_err(|fault| fault.to_string());
     let user = user(&task.user)?;
     let own: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let workdir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let (stdout, stderr) = (open("stdout")?, open("stderr")?);
-    if let Some((uid, gid)) = user {
-        // So that it may open /dev/stdout once more.
-        for stream in [&stdout, &stderr] {
-            std::os::unix::fs::fchown(stream, Some(uid), Some(gid))
-                .map_err(|fault| format!("cannot give the output to user {uid}: {fault}"))?;
-        }
-    }
+    let (stdout, stderr) = (open(STDOUT)?, open(STDERR)?);
     let launched = launch(Launch {
         argv: task.argv.iter().map(|word| bytes(word)).collect(),
-        env: environment(own, task),
+        env: environment(own, task, home(user).as_deref()),
         workdir,
         stdout,
         stderr,
@@ -79,9 +76,30 @@ fn start(task: &BoxFile) -> Result<u32, String> {
     launched.map(|launched| launched.pid).map_err(|fault| fault.to_string())
 }
 
-/// The image's own environment, and the task's over it. Docker has set HOME for root, whom the task may not be.
-fn environment(own: Vec<(OsString, OsString)>, task: &BoxFile) -> Vec<(OsString, OsString)> {
+/// Open for all who reach it: the task, whoever it runs as, may open /dev/stdout once more, and a Runner that is not root
+/// may read it. The folder that it is in keeps everybody else out.
+fn output(path: &Path) -> io::Result<File> {
+    let file = file::append_to(path)?;
+    file.set_permissions(Permissions::from_mode(0o666))?;
+    Ok(file)
+}
+
+/// The home of a user who is not root, by the image's own accounts: what Docker would have set HOME to.
+fn home(user: Option<(u32, u32)>) -> Option<String> {
+    let (uid, _) = user.filter(|(uid, _)| *uid != 0)?;
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let home = entry(&passwd, 2, &uid.to_string()).and_then(|fields| fields.get(5).map(|home| (*home).to_owned()));
+    Some(home.filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned()))
+}
+
+/// The image's own environment, and the task's over it. `home`: where the task does not run as root, as whom Docker has
+/// started us, and for whom it has set HOME unless the image did.
+fn environment(own: Vec<(OsString, OsString)>, task: &BoxFile, home: Option<&str>) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = own;
+    let of_docker = env.iter_mut().find(|(name, value)| name == "HOME" && ROOTS_HOMES.iter().any(|home| value == home));
+    if let (Some((_, value)), Some(home)) = (of_docker, home) {
+        *value = home.into();
+    }
     for (name, value) in &task.env {
         let (name, value) = (bytes(name), bytes(value));
         match env.iter_mut().find(|(known, _)| *known == name) {
@@ -169,7 +187,25 @@ mod tests {
     #[test]
     fn the_tasks_variables_replace_the_images() {
         let task = BoxFile { env: vec![("A".to_owned(), "2".to_owned())], ..BoxFile::default() };
-        let env = environment(vec![("A".into(), "1".into()), ("B".into(), "3".into())], &task);
+        let env = environment(vec![("A".into(), "1".into()), ("B".into(), "3".into())], &task, None);
         assert_eq!(env, [("A".into(), "2".into()), ("B".into(), "3".into())]);
+    }
+
+    #[test]
+    fn home_is_that_of_the_user_unless_somebody_chose_another() {
+        let task = |value: Option<&str>| BoxFile {
+            env: value.map(|value| ("HOME".to_owned(), value.to_owned())).into_iter().collect(),
+            ..BoxFile::default()
+        };
+        for (image, tasks, users, expected) in [
+            ("/root", None, Some("/home/me"), "/home/me"),
+            ("/", None, Some("/home/me"), "/home/me"),
+            ("/app", None, Some("/home/me"), "/app"),
+            ("/root", Some("/x"), Some("/home/me"), "/x"),
+            ("/root", None, None, "/root"),
+        ] {
+            let env = environment(vec![("HOME".into(), image.into())], &task(tasks), users);
+            assert_eq!(env, [("HOME".into(), expected.into())], "{image} {tasks:?} {users:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A command in a container: from its box to its result.
 
 use super::start::{Contained, over};
-use super::{Halt, Work};
+use super::{Death, Halt, Work};
 use crate::api::json;
 use crate::runner::executor::docker_parse::{Complaint, ContainerExit, ContainerState};
 use crate::runner::message::Next;
@@ -9,12 +9,13 @@ use crate::runner::order::{CommandOrder, ContainerOrder};
 use crate::runner::outcome;
 use crate::runner::record::{COMMAND, Outcome, Phase};
 use crate::runner::supervise::box_file::{self, BoxFile, ExitFile};
-use crate::runner::supervise::protocol::End;
 use crate::sys::{clock, file};
 use crate::{info, warning};
 
 /// What the supervisor writes is far below this; what a hostile task puts in its place may not be.
 const LARGEST_EXIT: usize = 64 << 10;
+/// How many lines of a container that could not run its command are told.
+const LINES: u32 = 5;
 
 impl Work {
     /// Makes and starts its container; the answer is the container's id.
@@ -62,13 +63,13 @@ impl Work {
     }
 
     /// Its container has ended, with this exit code as Docker tells it: the end of the task.
-    pub(super) fn finish(&mut self, code: i32) -> Next {
-        // Only of one that failed does it matter what the kernel has killed, and that only Docker knows. So it is with the
-        // time of an end that was not written down.
-        if code != 0 || self.exit_file().is_none() {
+    pub(super) fn finish(&mut self, death: Death) -> Next {
+        // Only of one that failed does it matter what the kernel has killed, and that only Docker knows.
+        if death.code != 0 {
             return self.look(false);
         }
-        self.over(&ContainerExit { code, oom: false, finished_at: None });
+        let finished_at = death.at_ms.map(clock::rfc3339);
+        self.over(&ContainerExit { code: death.code, oom: false, finished_at });
         Next::Nothing
     }
 
@@ -76,32 +77,24 @@ impl Work {
     pub(super) fn over(&mut self, exit: &ContainerExit) {
         let told = self.exit_file();
         let restarted = self.record.boot_id != self.node.boot_id;
-        let end = match &told {
-            // What the task itself could have written, it could have ended with as well. But Docker was there.
-            Some(told) if told.code == Some(exit.code) || told.fault.is_some() => End {
-                code: told.code.or(Some(exit.code)),
-                signal: told.signal,
-                oom: exit.oom,
-                timed_out: told.timed_out,
-                stopped: false,
-                fault: told.fault.clone(),
-            },
-            _ if restarted => {
-                End { fault: Some("node restarted while it ran: result unknown".to_owned()), ..End::default() }
-            }
-            _ => End {
-                code: Some(exit.code),
-                signal: (129..=192).contains(&exit.code).then(|| exit.code - 128),
-                oom: exit.oom,
-                ..End::default()
-            },
-        };
-        if let Some(started) = told.as_ref().and_then(|told| told.started_ms) {
+        let mut end = outcome::end_of(exit, told.as_ref(), restarted);
+        if told.is_none() && exit.code == box_file::UNUSABLE {
+            // It did not come so far as to write anything but this.
+            let lines = self.node.docker.last_lines(&self.handle(), LINES);
+            end.fault = Some(super::vps::with_lines("its container was started, and could not run it", &lines));
+        }
+        let times = told.and_then(|told| told.started_ms.zip(told.ended_ms));
+        // It may say anything; what cannot be is passed over.
+        let times = times.filter(|(started, ended)| started <= ended && *ended <= clock::unix_ms() + 1_000);
+        if let Some((started, _)) = times {
             self.record.started_at = Some(clock::rfc3339(started));
         }
-        let ended = told.and_then(|told| told.ended_ms).map(clock::rfc3339).or_else(|| exit.finished_at.clone());
-        self.record.completed_at = ended;
-        self.end(outcome::of(&end, self.time_limit()));
+        self.record.completed_at = match times {
+            Some((_, ended)) => Some(clock::rfc3339(ended)),
+            None => exit.finished_at.clone(),
+        };
+        let limit = if end.timed_out { self.time_limit() } else { None };
+        self.end(outcome::of(&end, limit));
     }
 
     fn time_limit(&self) -> Option<u64> {

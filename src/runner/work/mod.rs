@@ -22,7 +22,7 @@ use super::gate::Cancelled;
 use super::message::Message;
 use super::node::Node;
 use super::order::Order;
-use super::output::Outputs;
+use super::output::{Outputs, Totals};
 use super::record::{Outcome, Phase, Record};
 use crate::sys::clock;
 use crate::sys::shutdown::Stop;
@@ -37,10 +37,8 @@ pub enum Job {
     Look {
         patience_over: bool,
     },
-    /// A command's container has ended, with this exit code: tell its end.
-    Finish {
-        code: i32,
-    },
+    /// A command's container has ended: tell its end.
+    Finish(Death),
     Pause,
     Resume,
     Stop,
@@ -52,6 +50,14 @@ pub enum Job {
     Sweep {
         container: String,
     },
+}
+
+/// The end of a container, as Docker's event tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death {
+    pub code: i32,
+    /// Milliseconds since 1970.
+    pub at_ms: Option<u64>,
 }
 
 /// One operation's hold on its task.
@@ -72,6 +78,8 @@ pub enum Halt {
     Cancelled,
     /// The task is over.
     Over(Outcome),
+    /// The task is over, and that was told.
+    Told,
 }
 
 impl From<Cancelled> for Halt {
@@ -86,7 +94,7 @@ impl Work {
         let next = match job {
             Job::Start(order) => self.start(*order),
             Job::Look { patience_over } => self.look(patience_over),
-            Job::Finish { code } => self.finish(code),
+            Job::Finish(death) => self.finish(death),
             Job::Pause => self.freeze(true),
             Job::Resume => self.freeze(false),
             Job::Stop => self.stop(),
@@ -136,8 +144,10 @@ impl Work {
         if self.record.completed_at.is_none() {
             self.record.completed_at = Some(clock::rfc3339(clock::unix_ms()));
         }
-        if self.record.is_command() {
+        if self.record.writes() {
             self.record.totals = self.outputs.ended(self.record.task, self.record.attempt);
+        } else if self.record.is_command() {
+            self.record.totals = Totals { stdout: Some(0), stderr: Some(0) };
         }
         self.change(Phase::Ended(outcome));
     }
@@ -171,8 +181,7 @@ impl Work {
     /// Its container, as Docker has it now.
     fn find(&mut self, waiting: fn(&mut Self, &str)) -> Result<Result<Option<Container>, DockerFault>, Cancelled> {
         let handle = self.handle();
-        let found = self.docker(waiting, |docker| docker.inspect(&[&handle]))?;
-        Ok(found.map(|found| found.into_iter().next()))
+        self.docker(waiting, |docker| docker.look(&handle))
     }
 
     /// Removes its container, and does not give up: nothing may be left behind. What bears its name and not its labels is

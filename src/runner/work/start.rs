@@ -33,7 +33,7 @@ impl Work {
     /// Starts it, or goes on with a start that was interrupted.
     pub(super) fn start(&mut self, order: Result<Order, String>) -> Next {
         match self.try_start(order) {
-            Ok(()) | Err(Halt::Cancelled) => {}
+            Ok(()) | Err(Halt::Cancelled | Halt::Told) => {}
             Err(Halt::Over(outcome)) => {
                 info!("task {} did not start: {}", self.record.task, outcome.reason.as_deref().unwrap_or("no reason"));
                 self.end(outcome);
@@ -87,13 +87,29 @@ impl Work {
                 let _thawed = self.docker(Self::waiting, |docker| docker.freeze(&id, false))?;
                 Ok(Some(container))
             }
-            ContainerState::Created | ContainerState::Removing => {
+            // The call that made it may still be under way, from a Runner that is dead: it may start at any moment.
+            ContainerState::Created => {
+                let id = container.id.clone();
+                match self.docker(Self::waiting, |docker| docker.remove_unstarted(&id))? {
+                    Ok(()) => {
+                        self.record.container = None;
+                        Ok(None)
+                    }
+                    Err(fault) if fault.kind == Complaint::WrongState => self.interrupted(),
+                    Err(fault) => Err(over(fault.text)),
+                }
+            }
+            ContainerState::Removing => {
                 self.remove(Self::waiting)?;
                 self.record.container = None;
                 Ok(None)
             }
-            // A command runs once: how it ended is seen like any other end.
-            ContainerState::Exited(_) if self.record.is_command() => Ok(Some(container)),
+            // A command runs once, and this was it.
+            ContainerState::Exited(exit) if self.record.is_command() => {
+                self.record.container = Some(container.id.clone());
+                self.over(exit);
+                Err(Halt::Told)
+            }
             // It was the machine that ended, not the container.
             ContainerState::Exited(_) if self.record.boot_id != self.node.boot_id => {
                 self.remove(Self::waiting)?;
@@ -193,6 +209,7 @@ impl Work {
             if !self.save() {
                 return Err(over("this node cannot write the task's record: its disk is full or broken"));
             }
+            self.watch();
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
                 Ok(id) => return Ok(id),
@@ -234,6 +251,14 @@ impl Work {
                     return Err(over(fault.text));
                 }
             }
+        }
+    }
+
+    /// A command's output is looked at from now on.
+    fn watch(&self) {
+        if self.record.writes() {
+            let (task, attempt) = (self.record.task, self.record.attempt);
+            self.outputs.watch(task, attempt, self.node.records.container_outputs(task, attempt));
         }
     }
 

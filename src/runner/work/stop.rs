@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Work;
 use crate::runner::backoff::Backoff;
 use crate::runner::executor::docker_parse::Complaint;
+use crate::runner::judge::{Verdict, judge};
 use crate::runner::message::Next;
 use crate::runner::record::{Outcome, Phase};
 use crate::{info, warning};
@@ -16,6 +17,9 @@ impl Work {
     /// Ends it and removes its container; `killed` is told when nothing of it lives.
     pub(super) fn stop(&mut self) -> Next {
         if !self.record.stopping {
+            if self.has_ended() {
+                return Next::Nothing;
+            }
             // If we die now, the next Runner must not take its end for an accident.
             self.record.stopping = true;
             self.save();
@@ -30,6 +34,22 @@ impl Work {
         info!("task {} was stopped", self.record.task);
         self.end(Outcome::killed());
         Next::Nothing
+    }
+
+    /// A command that had ended before it was to be stopped: its result is its own.
+    fn has_ended(&mut self) -> bool {
+        let ran = matches!(self.record.phase, Phase::Running { .. } | Phase::Paused);
+        if !self.record.is_command() || !ran {
+            return false;
+        }
+        let Ok(Ok(Some(seen))) = self.find(Self::quietly) else { return false };
+        match judge(&self.record, Some(&seen), false) {
+            Verdict::Finished(exit) => {
+                self.over(&exit);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// TERM, and KILL after a while. Whatever goes wrong here, the removal that follows kills too.

@@ -33,7 +33,7 @@ fn word(job: Option<Job>) -> &'static str {
         Some(Job::Start(_)) => "start",
         Some(Job::Look { patience_over: false }) => "look",
         Some(Job::Look { patience_over: true }) => "last look",
-        Some(Job::Finish { .. }) => "finish",
+        Some(Job::Finish(_)) => "finish",
         Some(Job::Pause) => "pause",
         Some(Job::Resume) => "resume",
         Some(Job::Stop) => "stop",

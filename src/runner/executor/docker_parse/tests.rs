@@ -61,7 +61,13 @@ fn events_that_matter_are_read_and_others_passed_over() {
     let labels = Labels { task: TaskId::from_u64(42), attempt: Attempt(1), kind: "vps".to_owned() };
     assert_eq!(
         event(line),
-        Some(DockerEvent { container: "b78b63".to_owned(), labels, action: DockerAction::Die, exit_code: Some(1) })
+        Some(DockerEvent {
+            container: "b78b63".to_owned(),
+            labels,
+            action: DockerAction::Die,
+            exit_code: Some(1),
+            at_ms: Some(1_795_396_342_791),
+        })
     );
     for (word, action) in [
         ("start", Some(DockerAction::Start)),

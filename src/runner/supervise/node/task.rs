@@ -25,6 +25,8 @@ pub(super) struct Task {
     group: Option<Group>,
     /// How the main process ended; the rest may still live.
     main: Option<Gone>,
+    /// When it was seen to have ended, if nothing of it lived on: in milliseconds since 1970.
+    main_ended_ms: Option<u64>,
     oom: bool,
     timed_out: bool,
     /// When its time is over.
@@ -49,7 +51,17 @@ impl Task {
 
     /// One that is known from the journal.
     pub(super) fn known(state: TaskState) -> Self {
-        Self { state, start: None, group: None, main: None, oom: false, timed_out: false, limit: None, kill_at: None }
+        Self {
+            state,
+            start: None,
+            group: None,
+            main: None,
+            main_ended_ms: None,
+            oom: false,
+            timed_out: false,
+            limit: None,
+            kill_at: None,
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -90,6 +102,7 @@ impl Task {
     /// Its main process has ended.
     pub(super) fn main_ended(&mut self, gone: Gone) {
         self.main = Some(gone);
+        self.main_ended_ms = Some(clock::unix_ms());
     }
 
     /// It is to end.
@@ -218,6 +231,10 @@ impl Task {
         match gone {
             Ok(true) => {}
             Ok(false) => {
+                // A group may be busy for a moment more although nothing lives in it.
+                if self.group.as_ref().is_none_or(|group| group.pids().is_ok_and(|pids| !pids.is_empty())) {
+                    self.main_ended_ms = None;
+                }
                 if self.kill_at.is_none() {
                     self.ask_to_end(now, FAREWELL);
                 }
@@ -240,7 +257,7 @@ impl Task {
     /// It is over.
     pub(super) fn end(&mut self, end: End) {
         "ended".clone_into(&mut self.state.phase);
-        self.state.ended_ms = Some(clock::unix_ms());
+        self.state.ended_ms = self.main_ended_ms.or_else(|| Some(clock::unix_ms()));
         self.state.end = Some(end);
         self.start = None;
         self.group = None;
