@@ -24,7 +24,7 @@ pub(super) fn command(cores: u32) -> TaskSpec {
             mounts: Vec::new(),
         },
         name: None,
-        env: Vec::new(),
+        env: [].into(),
         patience: Patience::default(),
         time_limit: None,
         workdir: None,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{EnvName, GpuId, NumaId, TaskName};
@@ -26,8 +27,8 @@ pub struct TaskSpec {
     pub container: Container,
     /// Name of the task, if it has one.
     pub name: Option<TaskName>,
-    /// Environment variables, in the order given. They often hold secrets.
-    pub env: Vec<EnvVar>,
+    /// Environment variables, in the order given; one copy for all tasks of a batch. They often hold secrets.
+    pub env: Arc<[EnvVar]>,
     /// What to do when it does not fit now.
     pub patience: Patience,
     /// TERM after this long, then KILL.

@@ -3,6 +3,7 @@
 //! Pure: which environments exist is asked of a function.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::submit::SubmitRequest;
@@ -48,7 +49,7 @@ const LONGEST: u64 = 365 * 86_400;
 /// # Errors
 /// 400 with the sentence about the field; 403 for what the cluster forbids.
 pub(super) fn parse(
-    body: SubmitRequest,
+    mut body: SubmitRequest,
     body_hash: Vec<u8>,
     rules: &Rules,
     has_environment: &dyn Fn(&EnvName) -> Result<(), String>,
@@ -62,7 +63,7 @@ pub(super) fn parse(
     };
     let name: Option<TaskName> = body.name.as_ref().map(|name| name.parse()).transpose().map_err(bad)?;
     let common = common(&body, name.clone(), rules, has_environment)?;
-    let kinds = kinds(&body)?;
+    let kinds = kinds(&mut body)?;
     let is_vps = matches!(kinds.first(), Some(TaskKind::Vps { .. }));
     let (places, refused) = places(&body, is_vps)?;
     let needs_container = |gpus: &GpuRequest| matches!(gpus, GpuRequest::Ids(_)) && common.container == Container::Null;
@@ -79,11 +80,18 @@ pub(super) fn parse(
         return Err(bad("name: a name can be given to one task only, and this would be several"));
     }
     let mut tasks = Vec::with_capacity(count);
+    let mut add = |label: &Arc<str>, kind: TaskKind, target: &Option<Target>, gpus: &GpuRequest| {
+        let spec = TaskSpec { kind, target: target.clone(), gpus: gpus.clone(), ..common.clone() };
+        tasks.push((label.clone(), Arc::new(spec)));
+    };
+    let mut places = places.into_iter();
+    // The arguments of a hundred thousand tasks are copied for every target but the last.
+    let last = places.next_back();
     for (label, target, gpus) in places {
-        for kind in &kinds {
-            let spec = TaskSpec { kind: kind.clone(), target: target.clone(), gpus: gpus.clone(), ..common.clone() };
-            tasks.push((label.clone(), spec));
-        }
+        kinds.iter().for_each(|kind| add(&label, kind.clone(), &target, &gpus));
+    }
+    if let Some((label, target, gpus)) = last {
+        kinds.into_iter().for_each(|kind| add(&label, kind, &target, &gpus));
     }
     Ok(Submission { tasks, refused, name, idempotency })
 }
@@ -101,7 +109,7 @@ fn common(
         Some(bytes) if bytes > i64::MAX as u64 => return Err(bad("required_memory_bytes: too large")),
         other => other.map(Bytes),
     };
-    let env: Vec<EnvVar> =
+    let env: Arc<[EnvVar]> =
         body.env_vars.iter().map(|(name, value)| EnvVar::new(name, value)).collect::<Result<_, _>>().map_err(bad)?;
     if is_vps {
         env.iter().try_for_each(EnvVar::check_for_vps).map_err(bad)?;
@@ -139,7 +147,7 @@ fn common(
 }
 
 /// One kind for each set of arguments.
-fn kinds(body: &SubmitRequest) -> Result<Vec<TaskKind>, ActFault> {
+fn kinds(body: &mut SubmitRequest) -> Result<Vec<TaskKind>, ActFault> {
     match body.task_type.as_str() {
         "vps" => {
             if !body.arguments.is_empty() || body.argument_sets.is_some() {
@@ -148,13 +156,13 @@ fn kinds(body: &SubmitRequest) -> Result<Vec<TaskKind>, ActFault> {
             Ok(vec![TaskKind::Vps { keys: PublicKey::parse_all(&body.command).map_err(bad)? }])
         }
         "command" => {
-            let sets = match &body.argument_sets {
+            let sets = match body.argument_sets.take() {
                 Some(sets) if sets.is_empty() => return Err(bad("argument_sets: expected at least one set")),
                 Some(_) if !body.arguments.is_empty() => {
                     return Err(bad("argument_sets: give either this or arguments"));
                 }
-                Some(sets) => sets.clone(),
-                None => vec![body.arguments.clone()],
+                Some(sets) => sets,
+                None => vec![std::mem::take(&mut body.arguments)],
             };
             let nul = |text: &String| text.contains('\0');
             if body.command.is_empty() || nul(&body.command) || sets.iter().flatten().any(nul) {
@@ -170,7 +178,7 @@ fn kinds(body: &SubmitRequest) -> Result<Vec<TaskKind>, ActFault> {
 }
 
 /// As written, as understood, and the GPUs there.
-type Place = (String, Option<Target>, GpuRequest);
+type Place = (Arc<str>, Option<Target>, GpuRequest);
 /// As written, and why it was refused.
 type Refused = (String, String);
 
@@ -190,7 +198,7 @@ fn places(body: &SubmitRequest, is_vps: bool) -> Result<(Vec<Place>, Vec<Refused
         if gpu_lists.iter().any(|ids| !ids.is_empty()) {
             return Err(bad("required_gpus: GPU ids are those of a target; without one, use gpu_count (--gpus N)"));
         }
-        return Ok((vec![("auto".to_owned(), None, any)], Vec::new()));
+        return Ok((vec![("auto".into(), None, any)], Vec::new()));
     }
     if !gpu_lists.is_empty() && gpu_lists.len() != targets.len() {
         return Err(bad(format!(
@@ -202,7 +210,7 @@ fn places(body: &SubmitRequest, is_vps: bool) -> Result<(Vec<Place>, Vec<Refused
     let (mut places, mut refused) = (Vec::new(), Vec::new());
     for (index, text) in targets.iter().enumerate() {
         match place(text, gpu_lists.get(index).map_or(&[], Vec::as_slice), &any) {
-            Ok((target, gpus)) => places.push((text.clone(), Some(target), gpus)),
+            Ok((target, gpus)) => places.push((text.as_str().into(), Some(target), gpus)),
             Err(fault) if targets.len() == 1 => return Err(bad(fault)),
             Err(fault) => refused.push((text.clone(), fault.0)),
         }

@@ -45,7 +45,7 @@ fn spec(name: Option<&str>) -> Arc<TaskSpec> {
         target: None,
         container: Container::Null,
         name: name.map(|name| name.parse().expect("name")),
-        env: Vec::new(),
+        env: [].into(),
         patience: Patience { immediate: false, queue: false, max_wait: Some(Duration::from_secs(1)) },
         time_limit: None,
         workdir: None,

@@ -134,7 +134,9 @@ pub(crate) fn list<T>(
 ) -> Result<Vec<T>, JsonFault> {
     match value {
         Value::List(items) => {
-            items.iter().enumerate().map(|(index, value)| item(&format!("{field}[{index}]"), value)).collect()
+            // The place in the list is put into words only for an error: there may be a hundred thousand.
+            let place = |index: usize, value| item(&format!("{field}[{index}]"), value);
+            items.iter().enumerate().map(|(index, value)| item(field, value).or_else(|_| place(index, value))).collect()
         }
         other => Err(wrong(field, "a list", other)),
     }

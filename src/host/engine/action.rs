@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
@@ -81,7 +82,7 @@ pub(in crate::host) enum Control {
 #[derive(Debug)]
 pub(in crate::host) struct Submission {
     /// One for each target and argument set, in order; with the target as the user wrote it (`auto` if none).
-    pub(in crate::host) tasks: Vec<(String, TaskSpec)>,
+    pub(in crate::host) tasks: Vec<(Arc<str>, Arc<TaskSpec>)>,
     /// Targets that were refused already: target, reason.
     pub(in crate::host) refused: Vec<(String, String)>,
     pub(in crate::host) name: Option<TaskName>,

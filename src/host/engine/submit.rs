@@ -17,7 +17,7 @@ use super::{Now, Reply};
 
 /// A submission whose tasks are stored and wait for their turn before it is answered.
 pub(super) struct Unanswered {
-    tasks: Vec<(String, TaskId)>,
+    tasks: Vec<(Arc<str>, TaskId)>,
     refused: Vec<(String, String)>,
     idempotency: Option<Idempotency>,
     replies: Vec<Reply<Submitted>>,
@@ -84,9 +84,13 @@ impl Core {
     }
 
     /// Takes out what is refused at once.
-    fn sort_out(&self, tasks: Vec<(String, TaskSpec)>, refused: &mut Vec<(String, String)>) -> Vec<(String, TaskSpec)> {
+    fn sort_out(
+        &self,
+        tasks: Vec<(Arc<str>, Arc<TaskSpec>)>,
+        refused: &mut Vec<(String, String)>,
+    ) -> Vec<(Arc<str>, Arc<TaskSpec>)> {
         let nodes: Vec<NodeView<'_>> = self.nodes.values().map(|node| node.view()).collect();
-        let mut accepted: Vec<(String, TaskSpec)> = Vec::with_capacity(tasks.len());
+        let mut accepted: Vec<(Arc<str>, Arc<TaskSpec>)> = Vec::with_capacity(tasks.len());
         for (target, spec) in tasks {
             // One of ten thousand argument sets asks for what the one before asked for.
             if accepted.last().is_some_and(|(_, before)| same_demand(before, &spec)) {
@@ -95,7 +99,7 @@ impl Core {
             }
             let verdict = if spec.patience.immediate {
                 // Whether it fits now is seen when its turn comes, behind those that waited before it.
-                let mut patient = spec.clone();
+                let mut patient = (*spec).clone();
                 patient.patience.immediate = false;
                 place(&patient, &nodes)
             } else {
@@ -103,7 +107,7 @@ impl Core {
             };
             match verdict {
                 Verdict::Placed(_) | Verdict::Wait(_) => accepted.push((target, spec)),
-                Verdict::Refused(reason) => refused.push((target, reason)),
+                Verdict::Refused(reason) => refused.push((target.to_string(), reason)),
             }
         }
         accepted
@@ -148,13 +152,13 @@ impl Core {
             let event = Event::GivenUp { reason: reason.clone() };
             // Never refused: it waits.
             let _ = self.apply(id, &event, Facts::default(), "was not to wait", now)?;
-            unanswered.refused.push((target, reason));
+            unanswered.refused.push((target.to_string(), reason));
         }
         unanswered.tasks = left;
         Ok(())
     }
 
-    fn submit_answer(&self, tasks: &[(String, TaskId)], refused: Vec<(String, String)>) -> SubmitAnswer {
+    fn submit_answer(&self, tasks: &[(Arc<str>, TaskId)], refused: Vec<(String, String)>) -> SubmitAnswer {
         let first = tasks.first().and_then(|(_, id)| self.tasks.get(id));
         let node = first.and_then(|live| live.task.placement.as_ref()).and_then(|at| self.nodes.get(&at.node));
         let message = match (tasks, node, first.and_then(|live| self.queue.reason(live.task.id))) {
@@ -176,11 +180,11 @@ impl Core {
     }
 }
 
-fn new_task(id: TaskId, batch: TaskId, spec: TaskSpec, now: Now) -> Task {
+fn new_task(id: TaskId, batch: TaskId, spec: Arc<TaskSpec>, now: Now) -> Task {
     Task {
         id,
         batch,
-        spec: Arc::new(spec),
+        spec,
         standing: Standing {
             state: State::Pending,
             want: Want::Run,

@@ -10,7 +10,7 @@ use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
 use crate::domain::ids::{Attempt, TaskName};
 use crate::domain::node::{Conditions, Inventory};
 use crate::domain::size::Bytes;
-use crate::domain::spec::{Container, GpuRequest, Patience, TaskKind, TaskSpec};
+use crate::domain::spec::{Container, EnvVar, GpuRequest, Patience, TaskKind, TaskSpec};
 use crate::domain::state::{Exit, Observation, State};
 use crate::domain::target;
 use crate::store::{EventFilter, Task};
@@ -217,7 +217,7 @@ fn submission(spec: TaskSpec, key: Option<(&str, u8)>) -> (Action, mpsc::Receive
     let (reply, answer) = mpsc::sync_channel(1);
     let submission = Submission {
         name: spec.name.clone(),
-        tasks: vec![("auto".into(), spec)],
+        tasks: vec![("auto".into(), Arc::new(spec))],
         refused: Vec::new(),
         idempotency: key.map(|(key, body)| Idempotency { key: key.into(), body_hash: vec![body] }),
     };
@@ -242,7 +242,7 @@ fn command(cores: u32) -> TaskSpec {
             mounts: Vec::new(),
         },
         name: None,
-        env: Vec::new(),
+        env: [].into(),
         patience: Patience::default(),
         time_limit: None,
         workdir: None,
@@ -541,8 +541,11 @@ fn a_turn_that_cannot_be_stored_is_refused_whole_and_the_engine_goes_on() {
     let kept = bench.submit(command(1)).expect("accepted");
     bench.core().store.limit_growth(0);
     let mut large = command(1);
-    large.env = vec!["A=".parse().expect("variable")];
-    large.env[0].value = "x".repeat(200_000);
+    large.env = [
+        EnvVar::new("A", &"x".repeat(100_000)).expect("variable"),
+        EnvVar::new("B", &"x".repeat(100_000)).expect("variable"),
+    ]
+    .into();
     let (one, first) = submission(large.clone(), Some(("key", 1)));
     let (two, second) = submission(command(1), None);
     bench.turn(vec![two, one]);

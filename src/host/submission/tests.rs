@@ -31,7 +31,7 @@ fn parsed(body: SubmitRequest) -> Result<Submission, ActFault> {
 fn defaults_are_those_of_the_kind_and_of_the_cluster() {
     let submission = parsed(vps()).expect("a VPS");
     let [(label, spec)] = submission.tasks.as_slice() else { panic!("one task") };
-    assert_eq!((label.as_str(), spec.cores), ("auto", 0));
+    assert_eq!((&**label, spec.cores), ("auto", 0));
     let Container::Environment { name, privileged, mounts } = &spec.container else { panic!("a container") };
     assert_eq!((name.as_str(), *privileged, mounts.len()), ("base", false, 1));
     assert_eq!(parsed(command()).expect("a command").tasks[0].1.cores, 1);
@@ -123,7 +123,7 @@ fn a_batch_is_every_target_with_every_argument_set() {
         ..command()
     };
     let submission = parsed(body.clone()).expect("a batch");
-    let labels: Vec<&str> = submission.tasks.iter().map(|(label, _)| label.as_str()).collect();
+    let labels: Vec<&str> = submission.tasks.iter().map(|(label, _)| &**label).collect();
     assert_eq!(labels, ["n1", "n1", "n3:1", "n3:1"]);
     assert_eq!(submission.refused.len(), 1);
     assert_eq!(submission.refused[0].0, "n2::");

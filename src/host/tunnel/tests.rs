@@ -78,7 +78,7 @@ impl Proxy {
             target: None,
             container: Container::Null,
             name: None,
-            env: Vec::new(),
+            env: [].into(),
             patience: Patience::default(),
             time_limit: None,
             workdir: None,
