@@ -89,7 +89,8 @@ impl Crash {
             assert_eq!((record.status.as_str(), record.exit_code), (status, Some(at as i32)), "{}", seen(&record));
             assert_eq!((record.attempt, record.exit_signal), (1, None), "{record:?}");
             let ended = millis(record.completed_at.as_ref().expect("a time"));
-            assert!((before - 1..=after + 1).contains(&ended), "{ended} is not between {before} and {after}");
+            // Its parent hears of an end a moment after everybody can see it; on a machine full of tests, a long moment.
+            assert!((before - 1..=after + 1_000).contains(&ended), "{ended} is not between {before} and {after}");
             self.check_output(&cluster, at, one);
         }
         for one in &watched[ending..] {

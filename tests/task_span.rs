@@ -6,8 +6,6 @@ use crate::tasks::{ids, millis, now_millis};
 use std::time::Duration;
 
 const COUNT: usize = 1000;
-/// How many tasks that did not complete are named.
-const LISTED: usize = 20;
 
 #[test]
 fn a_thousand_tasks_of_one_span_run_in_order_and_wait_ends_with_the_last() {

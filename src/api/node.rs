@@ -64,6 +64,9 @@ pub struct Heartbeat {
     pub usage: Usage,
     pub gpu_info: Vec<GpuRow>,
     pub conditions: ConditionsWire,
+    /// GPUs of the inventory that the driver no longer names: they are given to nobody.
+    #[nserde(default)]
+    pub gpus_gone: Vec<u32>,
 }
 
 /// The node's load.

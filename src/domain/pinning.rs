@@ -161,12 +161,13 @@ fn physical_cores(node: &Inventory, free: &CpuSet) -> (Vec<CpuSet>, Vec<CpuSet>)
     let mut whole = Vec::new();
     let mut partial = Vec::new();
     for siblings in &node.siblings {
-        let free = siblings.and(&alone);
+        // One CPU after another: sets as large as the node, made anew for each core, would take milliseconds on a large one.
+        let free: CpuSet = siblings.iter().filter(|cpu| alone.0.remove(cpu)).collect();
         if free.is_empty() {
             continue;
         }
-        alone = alone.without(siblings);
-        if free == siblings.and(&node.cpus) { whole.push(free) } else { partial.push(free) }
+        let usable = siblings.iter().filter(|cpu| node.cpus.contains(*cpu)).count();
+        if free.len() == usable { whole.push(free) } else { partial.push(free) }
     }
     whole.extend(alone.iter().map(|cpu| [cpu].into_iter().collect::<CpuSet>()));
     let first = |core: &CpuSet| core.iter().next();

@@ -25,8 +25,9 @@ use crate::domain::ids::TaskId;
                {command_name} --wait --span -- ./render 'span:[sea,sky]' --frame 'span:{{001..240}}'\n\
                {command_name} -- sh -c 'sort big | uniq -c > counts'",
     note = "A target that is refused is told on stderr, the tasks for the others are submitted, and the exit status is\n\
-            1. With --wait it is also 1 if any task did not complete; those are listed. A task whose node has fallen silent counts as ended, unless the node returns before the\n\
-            others have ended. Ctrl-C ends the wait, not the tasks.\n\
+            1. With --wait it is also 1 if any task did not complete; those are listed. A task whose node has fallen\n\
+            silent counts as ended, unless the node returns before the others have ended. Ctrl-C ends the wait, not\n\
+            the tasks.\n\
             --span reads ARGS as 'hakuriver run' does: span:{{1..3}} is 1, 2 and 3, span:[a,b] is a and b.\n\
             Quote spans: shells expand braces and brackets of their own accord."
 )]

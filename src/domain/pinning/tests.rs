@@ -174,6 +174,108 @@ fn cpus_beyond_1023_and_without_any_topology() {
     assert_eq!(pinned(&bare, 1, Some(0), &[], ""), "this node has no NUMA node 0");
 }
 
+/// Two sockets of an EPYC 7763 with NPS4: eight NUMA nodes of sixteen cores, second threads numbered from 128.
+fn two_epycs() -> Inventory {
+    let siblings: Vec<String> = (0..128).map(|cpu| format!("{cpu},{}", cpu + 128)).collect();
+    let siblings: Vec<&str> = siblings.iter().map(String::as_str).collect();
+    let numa: Vec<String> =
+        (0..8).map(|id| format!("{id}={}-{},{}-{}", id * 16, id * 16 + 15, id * 16 + 128, id * 16 + 143)).collect();
+    let numa: Vec<&str> = numa.iter().map(String::as_str).collect();
+    node("0-255", &numa, &siblings)
+}
+
+#[test]
+fn eight_gpus_on_two_sockets_with_four_numa_nodes_each() {
+    // As in a DGX A100: GPUs 0 and 1 stand at node 3, 2 and 3 at 1, 4 and 5 at 7, 6 and 7 at 5.
+    let node = two_epycs();
+    for (cores, near, held, expected) in [
+        (32, &[3][..], "", "48-63,176-191"),
+        (16, &[7], "", "112-119,240-247"),
+        // Two GPUs at different nodes: their CPUs, and no others.
+        (64, &[3, 1], "", "16-31,48-63,144-159,176-191"),
+        (48, &[5, 7], "", "80-95,112-119,208-223,240-247"),
+        // The node is full: another one, as a whole.
+        (32, &[3], "48-63,176-191", "0-15,128-143"),
+        // A few are free there, but not enough: rather one other node than two.
+        (16, &[3], "48-60,176-188", "0-7,128-135"),
+        // An odd number takes one core apart, the last one.
+        (5, &[], "", "0-2,128-129"),
+        // What is apart already is filled up first, by single threads.
+        (1, &[], "0-2,128-129", "130"),
+        (256, &[], "", "0-255"),
+    ] {
+        assert_eq!(pinned(&node, cores, None, near, held), expected, "{cores} cores near {near:?} beside {held:?}");
+    }
+    assert_eq!(pinned(&node, 4, Some(6), &[], "96,224"), "97-98,225-226@6");
+}
+
+#[test]
+fn cores_of_two_kinds() {
+    // An i9-13900K: eight cores of two threads with neighbouring numbers, sixteen of one thread.
+    let mut siblings: Vec<String> = (0..8).map(|core| format!("{}-{}", core * 2, core * 2 + 1)).collect();
+    siblings.extend((16..32).map(|cpu| cpu.to_string()));
+    let node = node("0-31", &["0=0-31"], &siblings.iter().map(String::as_str).collect::<Vec<_>>());
+    for (cores, held, expected) in [
+        (1, "", "16"),
+        (2, "", "0-1"),
+        (3, "", "0-1,16"),
+        (16, "", "0-15"),
+        (17, "", "0-16"),
+        (1, "16-31", "0"),
+        (1, "0,16-31", "1"),
+        (4, "0-13", "14-17"),
+    ] {
+        assert_eq!(pinned(&node, cores, None, &[], held), expected, "{cores} cores beside {held:?}");
+    }
+}
+
+#[test]
+fn memory_of_devices_and_fast_memory_are_nodes_without_cpus() {
+    // A Xeon Max in flat mode (nodes 2 and 3 are its HBM) with a CXL expander (node 4) and a GPU at socket 1.
+    let xeon = node(
+        "0-15",
+        &["0=0-3,8-11", "1=4-7,12-15", "2=", "3=", "4="],
+        &["0,8", "1,9", "2,10", "3,11", "4,12", "5,13", "6,14", "7,15"],
+    );
+    assert_eq!(pinned(&xeon, 4, None, &[1], ""), "4-5,12-13");
+    // A GPU whose own memory is a node (as Grace and Hopper): there are no CPUs near it, so any will do.
+    assert_eq!(pinned(&xeon, 4, None, &[4], ""), "0-1,8-9");
+    assert_eq!(pinned(&xeon, 12, None, &[3, 1], ""), "0-1,4-9,12-15");
+    assert_eq!(pinned(&xeon, 1, Some(4), &[], ""), "NUMA node 4 has no CPUs that tasks may use");
+    // Numbers need not be dense: nodes 0 and 8 of a POWER9, four threads a core, one core offline but for a thread.
+    let power = node("0-7,88-92", &["0=0-7", "8=88-95", "252=", "253="], &["0-3", "4-7", "88-91", "92-95"]);
+    assert_eq!(pinned(&power, 4, Some(8), &[], ""), "88-91@8");
+    assert_eq!(pinned(&power, 1, None, &[8], ""), "92");
+    assert_eq!(pinned(&power, 5, Some(8), &[], ""), "88-92@8");
+    assert_eq!(pinned(&power, 6, Some(8), &[], ""), "6 cores are asked for on NUMA node 8, 5 of 5 are free there");
+}
+
+/// Sixteen sockets with 2,304 CPUs, as HPE sells them.
+#[test]
+fn a_very_large_machine_is_pinned_quickly_and_beyond_1023() {
+    let siblings: Vec<String> = (0..1_152).map(|cpu| format!("{cpu},{}", cpu + 1_152)).collect();
+    let siblings: Vec<&str> = siblings.iter().map(String::as_str).collect();
+    let numa: Vec<String> = (0..32)
+        .map(|id| format!("{id}={}-{},{}-{}", id * 36, id * 36 + 35, id * 36 + 1_152, id * 36 + 1_187))
+        .collect();
+    let numa: Vec<&str> = numa.iter().map(String::as_str).collect();
+    let node = node("0-2303", &numa, &siblings);
+    assert_eq!(pinned(&node, 72, Some(31), &[], ""), "1116-1151,2268-2303@31");
+    assert_eq!(pinned(&node, 2, None, &[31], ""), "1116,2268");
+    assert_eq!(pinned(&node, 2_304, None, &[], ""), "0-2303");
+    let started = std::time::Instant::now();
+    // One after another until it is full: each costs little, however many CPUs there are.
+    let mut held = CpuSet::default();
+    for _ in 0..100 {
+        let request = PinRequest { cores: 2, numa: None, near: Vec::new() };
+        let Ok(Some(pinned)) = pin(&request, &node, &held) else { panic!("there is room") };
+        assert!(pinned.cpus.and(&held).is_empty());
+        held = held.or(&pinned.cpus);
+    }
+    assert_eq!(held.len(), 200);
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}
+
 /// Whatever is asked and held: as many CPUs as asked, none held, all of the node, and an error only where too few are
 /// free.
 #[test]
@@ -185,7 +287,7 @@ fn nothing_is_ever_pinned_twice_or_beyond_the_node() {
         state ^= state << 17;
         state % below
     };
-    for node in [desktop(), two_sockets(), four_numa()] {
+    for node in [desktop(), two_sockets(), four_numa(), two_epycs()] {
         for _ in 0..2_000 {
             let percent = random(101);
             let held: CpuSet = node.cpus.iter().filter(|_| random(100) < percent).collect();

@@ -1,10 +1,11 @@
 //! What can be asked of the engine, and how it answers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 
 use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
-use crate::domain::ids::{Attempt, NodeName, TaskId, TaskName};
+use crate::domain::ids::{Attempt, GpuId, NodeName, TaskId, TaskName};
 use crate::domain::node::{Conditions, Inventory};
 use crate::domain::spec::TaskSpec;
 use crate::domain::state::Observation;
@@ -117,6 +118,8 @@ pub(in crate::host) struct Beat {
     pub(in crate::host) session: String,
     pub(in crate::host) figures: Figures,
     pub(in crate::host) conditions: Conditions,
+    /// See [`Heartbeat`](crate::api::node::Heartbeat).
+    pub(in crate::host) gpus_gone: BTreeSet<GpuId>,
 }
 
 /// A node asks for its list.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::domain::ids::TaskId;
+use crate::domain::ids::{GpuId, TaskId};
 use crate::domain::node::Conditions;
 use crate::domain::placement::{Held, NodeView, Readiness};
 use crate::domain::spec::{TaskKind, TaskSpec};
@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) last_heartbeat_ms: Option<u64>,
     pub(super) figures: Arc<Figures>,
     pub(super) conditions: Option<Conditions>,
+    /// GPUs that its driver no longer names.
+    pub(super) gpus_gone: BTreeSet<GpuId>,
     pub(super) unknown: Arc<BTreeSet<TaskId>>,
     /// How often it was asked for a complete inventory since the Host started; part of the epoch it is told.
     pub(super) calls_for_inventory: u64,
@@ -54,6 +56,7 @@ impl Node {
             last_heartbeat_ms: None,
             figures: Arc::default(),
             conditions: None,
+            gpus_gone: BTreeSet::new(),
             unknown: Arc::default(),
             calls_for_inventory: 0,
             suspects: BTreeSet::new(),
@@ -121,6 +124,9 @@ impl Node {
         }
         let others = self.tasks.len() - self.holders.len();
         held.unpinned = held.unpinned.saturating_add(u32::try_from(others).unwrap_or(u32::MAX));
+        // As good as held, by something that never ends.
+        held.gpus.extend(&self.gpus_gone);
+        vps_held.gpus.extend(&self.gpus_gone);
         self.held = held;
         self.vps_held = vps_held;
     }

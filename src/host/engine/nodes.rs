@@ -136,6 +136,11 @@ impl Core {
         node.figures = Arc::new(beat.figures);
         self.turn.schedule |= node.conditions != Some(beat.conditions);
         node.conditions = Some(beat.conditions);
+        if node.gpus_gone != beat.gpus_gone {
+            node.gpus_gone = beat.gpus_gone;
+            self.turn.held.insert(name.clone());
+            self.turn.schedule = true;
+        }
         self.turn.nodes.insert(name.clone());
         Ok(Ok(node.epoch(&self.settings.epoch)))
     }

@@ -154,7 +154,8 @@ impl Bench {
 
     fn beat(&mut self, name: &str, session: &str) -> Result<String, ActFault> {
         let conditions = Conditions { docker: true, systemd: true, memory_limit: true, freezer: true };
-        let beat = Beat { session: session.into(), figures: Figures::default(), conditions };
+        let beat =
+            Beat { session: session.into(), figures: Figures::default(), conditions, gpus_gone: Default::default() };
         self.ask(|reply| Action::Heartbeat(name.parse().expect("name"), Box::new(beat), reply))
     }
 

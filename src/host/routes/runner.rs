@@ -40,12 +40,13 @@ impl Api {
 
     /// `PUT /heartbeat/{hostname}`
     pub(super) fn heartbeat(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Heartbeat { session, usage, gpu_info, conditions } = json::decode(body).map_err(undecoded)?;
+        let Heartbeat { session, usage, gpu_info, conditions, gpus_gone } = json::decode(body).map_err(undecoded)?;
         let ConditionsWire { docker, systemd, memory_limit, freezer } = conditions;
         let beat = Beat {
             session,
             figures: Figures { usage, gpus: gpu_info },
             conditions: Conditions { docker, systemd, memory_limit, freezer },
+            gpus_gone: gpus_gone.into_iter().map(GpuId).collect(),
         };
         let host_epoch = self.engine.heartbeat(node_name(name)?, beat)?;
         Ok(answer(200, &HeartbeatAnswer { host_epoch }))
