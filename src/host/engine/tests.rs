@@ -18,6 +18,8 @@ use crate::store::{EventFilter, Task};
 use super::super::view::Figures;
 use super::*;
 
+mod random;
+
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An engine on a database of its own.

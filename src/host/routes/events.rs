@@ -38,7 +38,7 @@ impl Api {
             None => last,
             Some(number) => number.parse::<u64>().map_err(|_| bad("since"))?,
         };
-        if since + 1 < oldest {
+        if since.saturating_add(1) < oldest {
             return Err(ActFault::new(410, format!("events after {since} are gone: the oldest is {oldest}")));
         }
         if since > last {

@@ -371,7 +371,10 @@ fn events_are_streamed_from_any_number_on_and_say_what_is_gone() {
     let host = Host::new();
     host.join();
     let id = host.submit("").field("task_ids");
-    assert_eq!(host.user("GET", "/events?since=99999", "").status, 410);
+    for beyond in ["99999", "18446744073709551615"] {
+        assert_eq!(host.user("GET", &format!("/events?since={beyond}"), "").status, 410, "{beyond}");
+    }
+    assert_eq!(host.user("GET", "/events?batch=x", "").status, 400);
     assert_eq!(host.user("GET", "/events?since=x", "").status, 400);
     let head = Head {
         method: "GET".into(),
