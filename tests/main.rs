@@ -29,6 +29,7 @@ mod supervisor;
 mod systemd;
 mod task_argv;
 mod task_cli;
+mod task_container;
 mod task_cores;
 mod task_crash;
 mod task_gpu;

@@ -1,12 +1,15 @@
 //! What was running goes on, and what ended meanwhile has its true result, whoever is killed.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use hakuriver::api::public::{HealthRow, SubmitBody};
+use hakuriver::runner::supervise::protocol::socket_name;
 use nanoserde::DeJson;
 
 use crate::env::{Cluster, SOON, Settings, image_file};
@@ -236,4 +239,42 @@ fn supervisor_killed() {
     // And the next ones run.
     let next = cluster.script(&[], "exit 0");
     cluster.await_status(&next, "completed");
+}
+
+#[test]
+fn a_supervisor_that_cannot_be_had_is_what_a_task_waits_for() {
+    let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    // Something else has its place, and hangs up.
+    let name = socket_name(cluster.cluster_id().expect("the Host has told it"), &cluster.node("a"));
+    let address = SocketAddr::from_abstract_name(name).unwrap();
+    let thief = UnixListener::bind_addr(&address).unwrap();
+    thief.set_nonblocking(true).unwrap();
+    let id = cluster.script(&[], "exit 7");
+    wait::until("it says what it waits for", SOON, || {
+        drop(thief.accept());
+        let record = cluster.status(&id);
+        let reason = record.reason.clone().unwrap_or_default();
+        if reason.contains("waiting for the supervisor of this node's tasks") { Ok(()) } else { Err(seen(&record)) }
+    });
+    drop(thief);
+    let record = cluster.await_status(&id, "failed");
+    assert_eq!((record.exit_code, record.attempt), (Some(7), 1), "{}", seen(&record));
+}
+
+#[test]
+fn a_task_that_is_killed_while_it_waits_for_the_supervisor_never_starts() {
+    let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    let name = socket_name(cluster.cluster_id().expect("the Host has told it"), &cluster.node("a"));
+    let thief = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
+    let ran = cluster.dir.join("ran");
+    let id = cluster.script(&[], &format!("touch {}", ran.display()));
+    cluster.await_status(&id, "assigning");
+    cluster.cli(&["task", "kill", &id]).ok();
+    drop(thief);
+    let record = cluster.await_status(&id, "killed");
+    assert_eq!((record.exit_code, &record.error_message), (None, &None), "{}", seen(&record));
+    // One after it runs, so this one would have.
+    let next = cluster.script(&[], "exit 0");
+    cluster.await_status(&next, "completed");
+    assert!(!ran.exists());
 }
