@@ -1,7 +1,6 @@
 //! What a Runner has to do: the difference between what its node should have and what it has.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{Attempt, TaskId};
 use super::state::Want;
@@ -52,17 +51,12 @@ pub enum Action {
     Forget(TaskId),
 }
 
-/// The difference, in task order. Absence from `desired` stops nothing.
+/// The difference in one task. Absence from the list (`desired` is None) stops nothing.
 ///
-/// At most one action a task: what comes after it (to pause what is only starting, to start a new attempt once the old
-/// one is gone) follows from the next difference. An end that is not acknowledged asks for nothing here: its report is
-/// repeated anyway until the Host has it, in the list or not.
-pub fn diff(desired: &BTreeMap<TaskId, Desired>, had: &BTreeMap<TaskId, Had>) -> Vec<Action> {
-    let tasks: BTreeSet<TaskId> = desired.keys().chain(had.keys()).copied().collect();
-    tasks.into_iter().filter_map(|id| action(id, desired.get(&id), had.get(&id))).collect()
-}
-
-fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Option<Action> {
+/// At most one action: what comes after it (to pause what is only starting, to start a new attempt once the old one is
+/// gone) follows from the next comparison. An end that is not acknowledged asks for nothing here: its report is repeated
+/// anyway until the Host has it, in the list or not.
+pub fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Option<Action> {
     match (desired, had) {
         (None, None) => None,
         (None, Some(had)) => match had.phase {
@@ -110,12 +104,9 @@ mod tests {
     const PHASES: [Phase; 6] = [STARTING, Phase::Running, Phase::Paused, Phase::Stopping, ENDED, RECEIVED];
 
     fn one(desired: Option<(u32, Want)>, had: Option<(u32, Phase)>) -> Option<Action> {
-        let desired =
-            desired.map(|(attempt, want)| (ID, Desired { attempt: Attempt(attempt), want })).into_iter().collect();
-        let had = had.map(|(attempt, phase)| (ID, Had { attempt: Attempt(attempt), phase })).into_iter().collect();
-        let actions = diff(&desired, &had);
-        assert!(actions.len() <= 1, "{actions:?}");
-        actions.first().copied()
+        let desired = desired.map(|(attempt, want)| Desired { attempt: Attempt(attempt), want });
+        let had = had.map(|(attempt, phase)| Had { attempt: Attempt(attempt), phase });
+        action(ID, desired.as_ref(), had.as_ref())
     }
 
     #[test]
@@ -167,23 +158,5 @@ mod tests {
                 assert_eq!(one(Some((1, want)), Some((2, phase))), None, "{want:?} {phase:?}");
             }
         }
-    }
-
-    #[test]
-    fn actions_come_in_task_order() {
-        let id = TaskId::from_u64;
-        let desired = BTreeMap::from([
-            (id(3), Desired { attempt: Attempt(1), want: Want::Run }),
-            (id(1), Desired { attempt: Attempt(1), want: Want::Stop }),
-        ]);
-        let had = BTreeMap::from([
-            (id(2), Had { attempt: Attempt(1), phase: Phase::Running }),
-            (id(1), Had { attempt: Attempt(1), phase: Phase::Running }),
-        ]);
-        assert_eq!(
-            diff(&desired, &had),
-            [Action::Stop(id(1)), Action::ReportUnknown(id(2)), Action::Start(id(3), Attempt(1))]
-        );
-        assert_eq!(diff(&BTreeMap::new(), &BTreeMap::new()), []);
     }
 }

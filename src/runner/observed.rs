@@ -1,6 +1,6 @@
 //! What the Host has still to hear: the latest of each task, repeated until the Host has stored it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,8 @@ pub struct Outbox {
 #[derive(Default)]
 struct Inner {
     rows: BTreeMap<TaskId, Row>,
+    /// When which row is due: of ten thousand that are acknowledged, nothing is looked at.
+    due: BTreeSet<(Instant, TaskId)>,
     /// The Host needs the whole inventory.
     complete_due: bool,
     /// The inventory is known to be whole.
@@ -107,14 +109,18 @@ impl Outbox {
         }
         inner.changes += 1;
         let change = inner.changes;
-        inner.rows.insert(task, Row { task: row, change, due: Some(Instant::now()) });
+        inner.is_due(task, None);
+        inner.rows.insert(task, Row { task: row, change, due: None });
+        inner.is_due(task, Some(Instant::now()));
         drop(inner);
         self.filled.notify_all();
     }
 
     /// Nothing is to be said of it any more.
     pub fn remove(&self, task: TaskId) {
-        self.lock().rows.remove(&task);
+        let mut inner = self.lock();
+        inner.is_due(task, None);
+        inner.rows.remove(&task);
     }
 
     /// The Host needs the whole inventory: after registration, after a call that failed, after its restart.
@@ -144,17 +150,18 @@ impl Outbox {
             }
             let now = Instant::now();
             let complete = inner.complete_due && inner.complete_allowed;
-            let is_due = |row: &Row| row.due.is_some_and(|due| due <= now);
-            if complete || inner.rows.values().any(is_due) {
-                let rows = inner.rows.iter().filter(|(_, row)| complete || is_due(row));
-                let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (*task, row.change))).unzip();
+            let first = inner.due.first().map(|(due, _)| *due);
+            if complete || first.is_some_and(|due| due <= now) {
+                let due = inner.due.iter().take_while(|(due, _)| *due <= now).map(|(_, task)| *task);
+                let due: BTreeSet<TaskId> = if complete { inner.rows.keys().copied().collect() } else { due.collect() };
+                let rows = due.iter().filter_map(|task| Some((*task, inner.rows.get(task)?)));
+                let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (task, row.change))).unzip();
                 if complete {
                     inner.complete_due = false;
                 }
                 return Some(Batch { complete, tasks, rows });
             }
-            let next = inner.rows.values().filter_map(|row| row.due).min();
-            inner = match next {
+            inner = match first {
                 None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => {
                     let wait = due.saturating_duration_since(now);
@@ -172,13 +179,13 @@ impl Outbox {
         let mut inner = self.lock();
         let mut stored = Vec::new();
         for (task, change) in &batch.rows {
-            let Some(row) = inner.rows.get_mut(task).filter(|row| row.change == *change) else { continue };
+            let Some(row) = inner.rows.get(task).filter(|row| row.change == *change) else { continue };
             let receipt = receipts.get(&(row.task.task_id.as_str(), row.task.attempt));
             if receipt.is_some_and(|rev| *rev >= row.task.rev) {
-                row.due = None;
                 stored.push((*task, Attempt(row.task.attempt), row.task.rev));
+                inner.is_due(*task, None);
             } else {
-                row.due = Some(Instant::now() + UNANSWERED);
+                inner.is_due(*task, Some(Instant::now() + UNANSWERED));
             }
         }
         stored
@@ -186,6 +193,18 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_due(&mut self, task: TaskId, at: Option<Instant>) {
+        let Some(row) = self.rows.get_mut(&task) else { return };
+        if let Some(before) = std::mem::replace(&mut row.due, at) {
+            self.due.remove(&(before, task));
+        }
+        if let Some(at) = at {
+            self.due.insert((at, task));
+        }
     }
 }
 
@@ -240,9 +259,15 @@ mod tests {
         assert!(outbox.taken(&batch, &[]).is_empty());
         put(1, 2);
         put(3, 1);
+        put(3, 2);
+        outbox.remove(TaskId::from_u64(3));
+        put(3, 2);
         let batch = outbox.next().expect("another one");
         let ids: Vec<_> = batch.tasks.iter().map(|task| task.task_id.as_str()).collect();
         assert_eq!(ids, ["3"], "what was taken and not acknowledged is not repeated at once");
+        outbox.taken(&batch, &[receipt("3", 2)]);
+        let due: Vec<_> = outbox.lock().due.iter().map(|(_, task)| task.get()).collect();
+        assert_eq!(due, [1], "what is acknowledged or replaced is due no more");
     }
 
     #[test]

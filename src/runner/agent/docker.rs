@@ -24,15 +24,17 @@ impl Agent {
         let seen: BTreeSet<TaskId> = containers.iter().map(|container| container.labels.task).collect();
         containers.into_iter().for_each(|container| self.found(container));
         let now = Instant::now();
-        for (id, task) in &mut self.tasks {
-            if !seen.contains(id) && task.running.is_none() && judge(&task.record, None, false) != Verdict::AsRecorded {
+        for id in self.tasks.contained_ids() {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
+            if !seen.contains(&id) && task.running.is_none() && judge(&task.record, None, false) != Verdict::AsRecorded
+            {
                 task.look = Some(now);
             }
         }
         // A kept container that the user has removed: nothing is left to remember.
         let kept = |task: &Task| task.retired && task.running.is_none();
         let removed: Vec<_> =
-            self.tasks.iter().filter(|(id, task)| kept(task) && !seen.contains(id)).map(|(id, _)| *id).collect();
+            self.tasks.contained().filter(|(id, task)| kept(task) && !seen.contains(id)).map(|(id, _)| id).collect();
         removed.into_iter().for_each(|id| self.start(id, Job::Forget));
         if !self.truth {
             self.truth = true;
@@ -43,7 +45,7 @@ impl Agent {
     /// One container of ours.
     pub(super) fn found(&mut self, container: Container) {
         let id = container.labels.task;
-        let Some(task) = self.tasks.get_mut(&id) else { return self.adopt(&container) };
+        let Some(task) = self.tasks.get_mut(id) else { return self.adopt(&container) };
         if task.running.is_some() {
             // The operation sees for itself, or has an event waiting.
             return;
@@ -75,7 +77,7 @@ impl Agent {
         }
         let mut task = Task::new(record);
         task.look = Some(Instant::now());
-        self.tasks.insert(container.labels.task, task);
+        self.tasks.insert(task);
     }
 
     /// Finds what the stream of events has not told.
@@ -83,7 +85,8 @@ impl Agent {
         let mut by_id: BTreeMap<&str, Glimpse> = list.iter().map(|(id, glimpse)| (id.as_str(), *glimpse)).collect();
         let now = Instant::now();
         let mut busy = false;
-        for task in self.tasks.values_mut() {
+        for id in self.tasks.contained_ids() {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
             busy |= task.running.is_some();
             let Some(container) = &task.record.container else { continue };
             let glimpse = by_id.remove(container.as_str());
@@ -109,7 +112,7 @@ impl Agent {
 
     pub(super) fn event(&mut self, event: &DockerEvent) {
         let now = Instant::now();
-        let Some(task) = self.tasks.get_mut(&event.labels.task) else { return };
+        let Some(task) = self.tasks.get_mut(event.labels.task) else { return };
         if event.labels.attempt != task.record.attempt {
             return;
         }

@@ -32,7 +32,7 @@ impl Agent {
         record.exclusive = exclusive;
         record.phase = Phase::Starting { progress: self.unsupervised.as_deref().map(waiting) };
         self.show(&record);
-        self.tasks.insert(id, Task::new(record));
+        self.tasks.insert(Task::new(record));
     }
 
     fn supervised_record(&self, id: TaskId, attempt: Attempt) -> Record {
@@ -47,20 +47,21 @@ impl Agent {
             return;
         }
         let text = waiting(&reason);
-        let outbox = &self.outbox;
-        for task in self.tasks.values_mut().filter(|task| task.record.supervised) {
+        for id in self.tasks.supervised_ids() {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
             if let Phase::Starting { progress } = &mut task.record.phase {
                 *progress = Some(text.clone());
                 task.record.rev += 1;
                 task.acknowledged = false;
-                outbox.put(task.record.task, row(&task.record, self.unknown.contains(&task.record.task)));
+                let row = row(&task.record, self.unknown.contains(&id));
+                self.outbox.put(id, row);
             }
         }
         self.unsupervised = Some(reason);
     }
 
     fn send_start(&mut self, id: TaskId, order: &CommandOrder) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(id) else { return };
         match on_node::start(&self.node, &task.record, order) {
             Ok(start) => {
                 task.record.cpus = start.cpus.parse().unwrap_or_default();
@@ -76,7 +77,7 @@ impl Agent {
 
     /// Brings the supervised tasks nearer to what is wanted. What was asked and is not answered yet is not asked again.
     pub(super) fn want_supervised(&mut self, id: TaskId, wanted: Asked) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(id) else { return };
         if task.asked == Some(wanted) {
             return;
         }
@@ -99,7 +100,7 @@ impl Agent {
     }
 
     fn send_stop(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(id) else { return };
         task.record.stopping = true;
         task.asked = Some(Asked::Stop);
         self.supervisor.stop(which(&task.record));
@@ -115,10 +116,8 @@ impl Agent {
         }
         self.unsupervised = None;
         // It has heard nothing else of what was asked.
-        let ours: Vec<TaskId> =
-            self.tasks.iter().filter(|(_, task)| task.record.supervised).map(|(id, _)| *id).collect();
-        for id in ours {
-            let Some(task) = self.tasks.get_mut(&id) else { continue };
+        for id in self.tasks.supervised_ids() {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
             let is_there = told.contains(&(id, task.record.attempt));
             let starts = matches!(task.record.phase, Phase::Starting { .. }) && !task.record.stopping;
             task.asked = (is_there && starts).then_some(Asked::Start);
@@ -137,7 +136,8 @@ impl Agent {
         }
         if !self.supervisor_heard {
             self.supervisor_heard = true;
-            if let Err(fault) = self.node.records.tidy_outputs(&|id| self.tasks.contains_key(&id)) {
+            self.tasks.touch_all();
+            if let Err(fault) = self.node.records.tidy_outputs(&|id| self.tasks.contains(id)) {
                 warning!("{fault}");
             }
             self.allow_complete();
@@ -146,7 +146,7 @@ impl Agent {
 
     fn supervised_state(&mut self, state: TaskState) {
         let (id, attempt) = (TaskId::from_u64(state.task), Attempt(state.attempt));
-        match self.tasks.get(&id).map(|task| task.record.attempt) {
+        match self.tasks.get(id).map(|task| task.record.attempt) {
             None => self.adopt_supervised(&state),
             Some(ours) if attempt < ours => {
                 // An earlier attempt: it must not run beside the one that is wanted now.
@@ -160,7 +160,7 @@ impl Agent {
             }
             Some(_) => {}
         }
-        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.record.outcome().is_none()) else { return };
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.record.outcome().is_none()) else { return };
         let record = &mut task.record;
         if let Some(end) = &state.end {
             let limit = self.wanted.as_ref().and_then(|wanted| match &wanted.get(&id)?.order {
@@ -195,7 +195,7 @@ impl Agent {
             record.rev += 1;
             task.acknowledged = false;
         }
-        let Some(record) = self.tasks.get(&id).map(|task| &task.record) else { return };
+        let Some(record) = self.tasks.get(id).map(|task| &task.record) else { return };
         if is_bound_otherwise {
             self.hold(record);
         }
@@ -220,12 +220,12 @@ impl Agent {
         }
         self.show(&record);
         self.outputs.watch(id, attempt, self.node.records.outputs(id, attempt));
-        self.tasks.insert(id, Task { asked: Some(Asked::Start), ..Task::new(record) });
+        self.tasks.insert(Task { asked: Some(Asked::Start), ..Task::new(record) });
     }
 
     /// Nothing of it lives.
     fn end_supervised(&mut self, id: TaskId, outcome: Outcome, ended_ms: Option<u64>) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(id) else { return };
         let record = &mut task.record;
         self.node.holdings.release(id);
         record.completed_at = Some(clock::rfc3339(ended_ms.unwrap_or_else(clock::unix_ms)));
@@ -250,7 +250,7 @@ impl Agent {
 
     /// The Host has its end and its output.
     pub(super) fn forget_supervised(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.remove(&id) else { return };
+        let Some(task) = self.tasks.remove(id) else { return };
         self.supervisor.forget(which(&task.record));
         self.outputs.forget(id, task.record.attempt);
         self.outbox.remove(id);
@@ -262,16 +262,20 @@ impl Agent {
 
     /// Asks for what was not asked yet, or of a supervisor that is gone. Not before it has told what it has: that may be one of
     /// these, or hold cores.
-    pub(super) fn ask_again(&mut self) {
-        let Some(wanted) = self.wanted.as_ref().filter(|_| self.supervisor_heard) else { return };
-        let mut starts = Vec::new();
-        let mut stops = Vec::new();
-        for (id, task) in self.tasks.iter().filter(|(_, task)| task.record.supervised && task.asked.is_none()) {
+    pub(super) fn ask_again(&mut self, touched: &BTreeSet<TaskId>) {
+        if !self.supervisor_heard {
+            return;
+        }
+        let Some(wanted) = self.wanted.take() else { return };
+        for id in touched {
+            let Some(task) = self.tasks.get(*id).filter(|task| task.record.supervised && task.asked.is_none()) else {
+                continue;
+            };
             if task.record.outcome().is_some() {
                 continue;
             }
             if task.record.stopping {
-                stops.push(*id);
+                self.send_stop(*id);
             } else if matches!(task.record.phase, Phase::Starting { .. })
                 && let Some(wanted) = wanted.get(id)
                 && wanted.attempt == task.record.attempt
@@ -279,12 +283,9 @@ impl Agent {
                 && (self.whole || !task.record.exclusive)
                 && let Ok(Order::OnNode(order)) = &wanted.order
             {
-                starts.push((*id, order.clone()));
+                self.send_start(*id, order);
             }
         }
-        for (id, order) in starts {
-            self.send_start(id, &order);
-        }
-        stops.into_iter().for_each(|id| self.send_stop(id));
+        self.wanted = Some(wanted);
     }
 }

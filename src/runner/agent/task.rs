@@ -14,6 +14,8 @@ use crate::sys::shutdown::Stop;
 /// A container that Docker is to start again may be seen ended for this long before we start it: also a daemon that was
 /// itself restarted brings back its containers one after the other.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Deaths of a container count for this long.
+pub(super) const OFTEN: Duration = Duration::from_secs(60);
 /// How often a container may end within [`OFTEN`] before it is given up.
 pub(super) const DEATHS: usize = 5;
 

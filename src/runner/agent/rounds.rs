@@ -1,0 +1,168 @@
+//! A round of the agent: what differs between the list and what is here is brought on its way.
+
+use std::time::Instant;
+
+use super::Agent;
+use super::task::{Asked, Kind, OFTEN, Task, gives_way, kind, own_job};
+use crate::domain::ids::{Attempt, TaskId};
+use crate::domain::reconcile::{Action, Desired, action};
+use crate::runner::observed::gone;
+use crate::runner::order::{Order, Wanted};
+use crate::runner::record::Record;
+use crate::runner::work::Job;
+use crate::sys::clock;
+use crate::{info, warning};
+
+impl Agent {
+    /// Does what is to be done now.
+    pub(super) fn reconcile(&mut self) {
+        if self.wanted.is_some() {
+            let mut touched = self.tasks.take_touched();
+            touched.iter().for_each(|id| self.compare(*id));
+            // Also those that were begun just now.
+            touched.extend(self.tasks.touched());
+            self.ask_again(&touched);
+        }
+        self.go_on();
+    }
+
+    /// Brings one task nearer to what is wanted of it.
+    fn compare(&mut self, id: TaskId) {
+        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
+        let desired = wanted.map(|wanted: &Wanted| Desired { attempt: wanted.attempt, want: wanted.want });
+        let action = action(id, desired.as_ref(), self.tasks.get(id).map(Task::had).as_ref());
+        self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))));
+        self.report_gone(
+            id,
+            match action {
+                Some(Action::ReportGone(_, attempt)) => Some(attempt),
+                _ => None,
+            },
+        );
+        match action {
+            Some(Action::Start(id, attempt)) => self.begin(id, attempt),
+            Some(Action::Pause(id)) => self.want(id, Job::Pause),
+            Some(Action::Resume(id)) => self.want(id, Job::Resume),
+            Some(Action::Stop(id)) => self.want(id, Job::Stop),
+            Some(Action::Forget(id)) => self.forget(id),
+            Some(Action::ReportUnknown(_) | Action::ReportGone(..)) | None => {}
+        }
+    }
+
+    /// Starts a task that is not here.
+    fn begin(&mut self, id: TaskId, attempt: Attempt) {
+        let Some(wanted) = self.wanted.as_ref().and_then(|wanted| wanted.get(&id)) else { return };
+        if let Ok(Order::OnNode(command)) = &wanted.order {
+            let exclusive = command.needs.cores > 0;
+            return self.begin_supervised(id, attempt, exclusive);
+        }
+        // Where records were lost its container may be here already; and cores may be held by what was not told yet.
+        if !self.whole {
+            return self.tasks.touch(id);
+        }
+        let order = wanted.order.clone();
+        let record = Record::new(id, attempt, &wanted.kind, &self.node.boot_id);
+        info!("task {id} (attempt {attempt}) is to be started");
+        self.show(&record);
+        self.tasks.insert(Task::new(record));
+        self.start(id, Job::Start(Box::new(order)));
+    }
+
+    /// Something is wanted of a task that is here: interrupts what stands in its way, then does it.
+    fn want(&mut self, id: TaskId, job: Job) {
+        let Some(task) = self.tasks.get(id) else { return };
+        if task.record.supervised {
+            let asked = match kind(&job) {
+                Kind::Pause => Asked::Pause,
+                Kind::Resume => Asked::Resume,
+                _ => Asked::Stop,
+            };
+            return self.want_supervised(id, asked);
+        }
+        if let Some(running) = &task.running {
+            if gives_way(running.kind, kind(&job)) && !running.cancel.is_set() {
+                running.cancel.set();
+                self.node.nudge();
+            }
+            return;
+        }
+        // A stop is not put off: what failed before it has no say.
+        if task.not_before.is_some_and(|then| then > Instant::now()) && kind(&job) != Kind::End {
+            return;
+        }
+        self.start(id, job);
+    }
+
+    fn forget(&mut self, id: TaskId) {
+        if self.tasks.get(id).is_some_and(|task| task.record.supervised) {
+            return self.forget_supervised(id);
+        }
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.running.is_none() && !task.retired) else { return };
+        if task.not_before.is_some_and(|then| then > Instant::now()) {
+            return;
+        }
+        if task.record.outcome().is_some_and(|outcome| outcome.kept) {
+            // Its container stays, so it is remembered whose it is; but there is nothing more to say of it.
+            task.retired = true;
+            self.outbox.remove(id);
+        } else {
+            self.start(id, Job::Forget);
+        }
+    }
+
+    /// What follows from the tasks in containers themselves, whatever the list says.
+    fn go_on(&mut self) {
+        let now = Instant::now();
+        for id in self.tasks.contained_ids() {
+            // Each of them is compared in each round: what had to wait is done when it can be.
+            let Some(task) = self.tasks.get_mut(id) else { continue };
+            if task.running.is_some() || task.not_before.is_some_and(|then| then > now) {
+                continue;
+            }
+            task.not_before = None;
+            while task.deaths.front().is_some_and(|death| now.duration_since(*death) > OFTEN) {
+                task.deaths.pop_front();
+            }
+            let due = task.look.is_some_and(|look| look <= now);
+            let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
+            let job = own_job(task, wanted, due, now);
+            if due {
+                task.look = None;
+            }
+            if matches!(job, Some(Job::GiveUp)) {
+                task.deaths.clear();
+            }
+            match job {
+                // It takes cores, and those of commands without a container are not known yet.
+                Some(Job::Start(_)) if !self.supervisor_heard => {}
+                Some(job) => self.start(id, job),
+                None => {}
+            }
+        }
+    }
+
+    fn report_gone(&mut self, id: TaskId, attempt: Option<Attempt>) {
+        match attempt {
+            Some(attempt) => {
+                if self.gone.insert(id, attempt) != Some(attempt) {
+                    info!("task {id} is to be stopped, and is not here");
+                    self.outbox.put(id, gone(id, attempt, clock::unix_ms()));
+                }
+            }
+            None => {
+                if self.gone.remove(&id).is_some() && !self.tasks.contains(id) {
+                    self.outbox.remove(id);
+                }
+            }
+        }
+    }
+
+    fn report_unknown(&mut self, id: TaskId, unknown: bool) {
+        let has_changed = if unknown { self.unknown.insert(id) } else { self.unknown.remove(&id) };
+        let Some(task) = self.tasks.get(id).filter(|_| has_changed) else { return };
+        if unknown {
+            warning!("task {id} is here and not in the Host's list: it is left alone");
+        }
+        self.show(&task.record);
+    }
+}
