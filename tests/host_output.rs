@@ -12,7 +12,7 @@ use hakuriver::net::http_client::Client;
 use hakuriver::runner::Join;
 use hakuriver::runner::link::Link;
 use hakuriver::runner::message::Message;
-use hakuriver::runner::output::Outputs;
+use hakuriver::runner::output::{Outputs, Place};
 use hakuriver::sys::shutdown::Stop;
 
 use crate::env::{Cluster, SOON, Settings, rss};
@@ -331,7 +331,7 @@ fn what_a_node_ships_arrives_while_it_grows_and_through_a_restart_of_the_host() 
     let mut file = std::fs::File::create(record.join("stdout")).unwrap();
     std::fs::File::create(record.join("stderr")).unwrap();
     let task = TaskId::from_u64(id.parse().unwrap());
-    outputs.watch(task, Attempt::FIRST, record);
+    outputs.watch(task, Attempt::FIRST, Place::folder(record));
     let mut whole = Vec::new();
     for round in 0..4_u8 {
         if round == 2 {
@@ -362,7 +362,7 @@ fn what_a_node_ships_arrives_while_it_grows_and_through_a_restart_of_the_host() 
     let second = start(&cluster, &node);
     let task = TaskId::from_u64(second.parse().unwrap());
     let written = begin.elapsed();
-    outputs.watch(task, Attempt::FIRST, big);
+    outputs.watch(task, Attempt::FIRST, Place::folder(big));
     outputs.ended(task, Attempt::FIRST);
     assert!(matches!(settled.recv_timeout(SOON), Ok(Message::OutputSettled(..))));
     eprintln!("{:.0} MB/s shipped", 268.4 / (begin.elapsed() - written).as_secs_f64());

@@ -59,7 +59,7 @@ impl Line {
             env: [("PATH", "/usr/bin:/bin"), ("HAKURIVER_TASK_ID", &task.to_string())]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
-            folder: self.folder.join(format!("tasks/{task}.1")).to_str().unwrap().to_owned(),
+            output: self.folder.join(format!("outputs/{task}.1")).to_str().unwrap().to_owned(),
             ..Start::default()
         }
     }
@@ -107,7 +107,7 @@ impl Line {
     }
 
     fn stdout(&self, task: u64) -> Vec<u8> {
-        fs::read(self.folder.join(format!("tasks/{task}.1/stdout"))).unwrap()
+        fs::read(self.folder.join(format!("outputs/{task}.1.stdout"))).unwrap()
     }
 
     fn which(task: u64) -> Which {

@@ -3,9 +3,12 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ureq::http::{Request, Response};
+use ureq::http::{Request, Response, Uri};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body};
 
 /// How large a whole answer may be: a list of 100,000 tasks is some 40 MB.
@@ -89,7 +92,7 @@ impl Client {
         Self {
             base: base.trim_end_matches('/').to_owned(),
             bearer: token.map(|token| format!("Bearer {token}")),
-            agent: Agent::new_with_config(config),
+            agent: Agent::with_parts(config, DefaultConnector::new(), Addresses::default()),
         }
     }
 
@@ -229,6 +232,29 @@ impl Client {
         } else {
             ClientFault::Unreachable { url: self.base.clone(), reason }
         }
+    }
+}
+
+/// An address is its own name: ureq's resolver would start a thread for each call, also on a connection that is kept.
+#[derive(Debug, Default)]
+struct Addresses {
+    names: DefaultResolver,
+}
+
+impl Resolver for Addresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+        let Some(address) = host.and_then(|host| host.parse::<IpAddr>().ok()) else {
+            return self.names.resolve(uri, config, timeout);
+        };
+        let mut found = self.empty();
+        found.push(SocketAddr::new(address, uri.port_u16().unwrap_or(80)));
+        Ok(found)
     }
 }
 

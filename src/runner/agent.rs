@@ -99,7 +99,7 @@ impl Agent {
             agent.show(&task.record);
             if task.record.writes() {
                 let (id, attempt) = (task.record.task, task.record.attempt);
-                agent.outputs.watch(id, attempt, agent.node.records.container_outputs(id, attempt));
+                agent.outputs.watch(id, attempt, agent.node.records.container_output(id, attempt));
                 if task.record.outcome().is_some() {
                     agent.outputs.ended(id, attempt);
                 }
@@ -239,6 +239,11 @@ impl Agent {
     /// Puts the latest of a task where it is reported from.
     fn show(&self, record: &Record) {
         self.outbox.put(record.task, row(record, self.unknown.contains(&record.task)));
+    }
+
+    /// The same for what its end may overtake.
+    fn show_soon(&self, record: &Record) {
+        self.outbox.put_soon(record.task, row(record, self.unknown.contains(&record.task)));
     }
 
     /// Notes what a task holds that was found again.

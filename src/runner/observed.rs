@@ -12,6 +12,10 @@ use super::record::{Phase, Record};
 /// How long to leave a Host alone with a row that it took and did not acknowledge (it does not know the task).
 const UNANSWERED: Duration = Duration::from_secs(30);
 
+/// So long the Host may be left without news of a command's start: one that ends within that time is told of once, not three
+/// times.
+const LINGER: Duration = Duration::from_millis(20);
+
 /// The row of a task. `unknown`: the Host's list does not have it.
 pub fn row(record: &Record, unknown: bool) -> ObservedTask {
     let (state, progress) = match &record.phase {
@@ -101,8 +105,17 @@ struct Row {
 }
 
 impl Outbox {
-    /// The latest of a task.
+    /// The latest of a task, which is told at once.
     pub fn put(&self, task: TaskId, row: ObservedTask) {
+        self.put_at(task, row, Instant::now());
+    }
+
+    /// The same for what may be overtaken by something that matters more: it is told after a moment, if it is still the latest.
+    pub fn put_soon(&self, task: TaskId, row: ObservedTask) {
+        self.put_at(task, row, Instant::now() + LINGER);
+    }
+
+    fn put_at(&self, task: TaskId, row: ObservedTask, at: Instant) {
         let mut inner = self.lock();
         if inner.rows.get(&task).is_some_and(|old| same(&old.task, &row)) {
             return;
@@ -111,7 +124,7 @@ impl Outbox {
         let change = inner.changes;
         inner.is_due(task, None);
         inner.rows.insert(task, Row { task: row, change, due: None });
-        inner.is_due(task, Some(Instant::now()));
+        inner.is_due(task, Some(at));
         drop(inner);
         self.filled.notify_all();
     }
@@ -268,6 +281,23 @@ mod tests {
         outbox.taken(&batch, &[receipt("3", 2)]);
         let due: Vec<_> = outbox.lock().due.iter().map(|(_, task)| task.get()).collect();
         assert_eq!(due, [1], "what is acknowledged or replaced is due no more");
+    }
+
+    #[test]
+    fn what_may_be_overtaken_waits_a_moment() {
+        let outbox = Outbox::default();
+        let put_soon = |id, rev| outbox.put_soon(TaskId::from_u64(id), row(&record(id, rev, Phase::Paused), false));
+        put_soon(1, 1);
+        put_soon(2, 1);
+        outbox.put(TaskId::from_u64(2), row(&record(2, 2, Phase::Ended(Outcome::killed())), false));
+        let told = |batch: Batch| batch.tasks.into_iter().map(|task| (task.task_id, task.rev)).collect::<Vec<_>>();
+        assert_eq!(told(outbox.next().expect("the end")), [("2".to_owned(), 2)]);
+        outbox.remove(TaskId::from_u64(2));
+        assert_eq!(
+            told(outbox.next().expect("the other one")),
+            [("1".to_owned(), 1)],
+            "it is told although nothing follows"
+        );
     }
 
     #[test]

@@ -46,7 +46,6 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
             account.uid, node.limits.own_uid
         ));
     }
-    let folder = node.records.outputs(record.task, record.attempt);
     let shared = node.shared_data();
     let workdir = match (&order.workdir, shared) {
         (Some(path), _) => path.clone(),
@@ -81,7 +80,7 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
         exclusive: needs.cores > 0,
         memory: needs.memory,
         time_limit_seconds: order.time_limit_seconds,
-        folder: folder.to_string_lossy().into_owned(),
+        output: node.records.output(record.task, record.attempt).to_string_lossy().into_owned(),
         scope: abilities.systemd,
     })
 }

@@ -1,21 +1,20 @@
 //! What tasks write, on its way to the Host: shipped as it grows, repeated until the Host has it, in constant memory.
 //!
-//! A task writes to files in its record folder; nothing of ours stands in between, so it is never slowed, and what it
+//! A task writes to files of its own; nothing of ours stands in between, so it is never slowed, and what it
 //! wrote is there whatever becomes of Runner and Host. One thread ships ([`ship`]), over a connection of its own. A task
 //! that ends within a moment is never watched: what little it wrote goes with the report of its end ([`Outputs::rest`]).
 //!
 //! Each byte is taken as it stands at its offset when it is read. So a task that truncates its output takes nothing back:
 //! what was shipped stays, and what it writes below that is not shipped; beyond it, it goes on. The files of a task in a
-//! container are its own to replace: only regular files are read ([`file`]), and what is none is output that is missing.
+//! container are its own to replace: only regular files are read ([`place`]), and what is none is output that is missing.
 
-mod file;
 mod flow;
+mod place;
 mod ship;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,8 +22,9 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use self::file::Size;
 use self::flow::Flow;
+pub use self::place::Place;
+use self::place::Size;
 use super::link::Link;
 use super::message::Message;
 use crate::api::node::{OutputChunk, OutputHave};
@@ -87,25 +87,25 @@ impl Outputs {
         Ok(Arc::new(Self { shared }))
     }
 
-    /// A task that writes (or wrote, before this Runner was started) into `folder`: `stdout`, `stderr`. Told again, nothing changes.
-    pub fn watch(&self, task: TaskId, attempt: Attempt, folder: PathBuf) {
+    /// A task that writes (or wrote, before this Runner was started) to `place`. Told again, nothing changes.
+    pub fn watch(&self, task: TaskId, attempt: Attempt, place: Place) {
         let mut inner = self.shared.lock();
         if inner.flows.get(&task).is_some_and(|known| known.attempt >= attempt) {
             return;
         }
         inner.remove(task, &self.shared.watcher);
-        inner.flows.insert(task, Flow::new(attempt, folder));
+        inner.flows.insert(task, Flow::new(attempt, place));
         inner.look_at(task, Instant::now() + MOMENT, &self.shared.watcher);
     }
 
     /// Nothing of it lives, so its files do not grow any more. The answer is for its report.
     pub fn ended(&self, task: TaskId, attempt: Attempt) -> Totals {
-        let folder = match self.shared.lock().flows.get(&task).filter(|flow| flow.attempt == attempt) {
+        let place = match self.shared.lock().flows.get(&task).filter(|flow| flow.attempt == attempt) {
             None => return Totals::default(),
             Some(flow) if flow.ended => return flow.totals(),
-            Some(flow) => flow.folder.clone(),
+            Some(flow) => flow.place.clone(),
         };
-        let sizes = Stream::ALL.map(|stream| file::size(&folder, stream));
+        let sizes = Stream::ALL.map(|stream| place.size(stream));
         let mut inner = self.shared.lock();
         let Some(flow) = inner.flows.get_mut(&task).filter(|flow| flow.attempt == attempt) else {
             return Totals::default();
@@ -117,10 +117,8 @@ impl Outputs {
             }
         }
         let (totals, settled, rest) = (flow.totals(), flow.is_settled(), flow.rest());
-        if let Some(watch) = flow.watch.take() {
-            inner.watches.remove(&watch);
-            self.shared.watcher.forget(watch);
-        }
+        let watches = std::mem::take(&mut flow.watches);
+        inner.forget_watches(watches, &self.shared.watcher);
         if settled {
             inner.do_not_look_at(task);
             self.shared.settle(&mut inner, task);
@@ -135,9 +133,9 @@ impl Outputs {
     /// most 32 KiB. Called by the thread that reports; what it gives counts as shipped only when
     /// [`Outputs::received`] says so.
     pub fn rest(&self, task: TaskId) -> Vec<OutputChunk> {
-        let (attempt, folder, parts) = match self.shared.lock().flows.get(&task) {
+        let (attempt, place, parts) = match self.shared.lock().flows.get(&task) {
             Some(flow) if flow.ended && !flow.is_settled() && flow.rest() <= LITTLE => {
-                (flow.attempt, flow.folder.clone(), flow.parts())
+                (flow.attempt, flow.place.clone(), flow.parts())
             }
             _ => return Vec::new(),
         };
@@ -145,7 +143,7 @@ impl Outputs {
         let mut bytes = Vec::new();
         for part in parts {
             // What cannot be read is the shipper's to report.
-            if file::read(&folder, part.stream, part.offset, part.length, &mut bytes).is_ok() && !bytes.is_empty() {
+            if place.read(part.stream, part.offset, part.length, &mut bytes).is_ok() && !bytes.is_empty() {
                 chunks.push(OutputChunk {
                     task_id: task.to_string(),
                     attempt: attempt.0,
@@ -232,9 +230,16 @@ impl Inner {
 
     fn remove(&mut self, task: TaskId, watcher: &Watcher) {
         self.do_not_look_at(task);
-        if let Some(watch) = self.flows.remove(&task).and_then(|flow| flow.watch) {
-            self.watches.remove(&watch);
-            watcher.forget(watch);
+        if let Some(flow) = self.flows.remove(&task) {
+            self.forget_watches(flow.watches, watcher);
+        }
+    }
+
+    fn forget_watches(&mut self, watches: Vec<WatchId>, watcher: &Watcher) {
+        for watch in watches {
+            if self.watches.remove(&watch).is_some() {
+                watcher.forget(watch);
+            }
         }
     }
 }
@@ -242,8 +247,7 @@ impl Inner {
 impl Size {
     fn why(self) -> &'static str {
         match self {
-            Self::Known(_) | Self::Absent => "its file was removed",
-            Self::NoFolder => "its folder is not there",
+            Self::Known(_) | Self::Absent | Self::Removed => "its file was removed",
             Self::Foreign => "it is no regular file any more",
         }
     }

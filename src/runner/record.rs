@@ -13,7 +13,7 @@ use nanoserde::{DeJson, SerJson};
 use crate::api::json;
 use crate::domain::cpuset::CpuSet;
 use crate::domain::ids::{Attempt, TaskId};
-use crate::runner::output::Totals;
+use crate::runner::output::{Place, Totals};
 use crate::sys::file;
 
 /// One attempt at a task, as this node knows it.
@@ -315,21 +315,18 @@ impl Records {
     }
 
     /// Where a container of it writes.
-    pub fn container_outputs(&self, task: TaskId, attempt: Attempt) -> PathBuf {
-        self.folder(task, attempt).join("out")
+    pub fn container_output(&self, task: TaskId, attempt: Attempt) -> Place {
+        Place::folder(self.folder(task, attempt).join("out"))
     }
 
-    /// Where a task writes that has no record here: it is the supervisor's.
-    pub fn outputs(&self, task: TaskId, attempt: Attempt) -> PathBuf {
+    /// How the files' names begin to which a task writes that has no record here: it is the supervisor's.
+    pub fn output(&self, task: TaskId, attempt: Attempt) -> PathBuf {
         self.outputs.join(format!("{task}.{attempt}"))
     }
 
-    /// Removes what it wrote.
-    ///
-    /// # Errors
-    /// The io error, with the path.
-    pub fn remove_outputs(&self, task: TaskId, attempt: Attempt) -> io::Result<()> {
-        file::remove_tree(&self.outputs(task, attempt))
+    /// The same as a place that is read from.
+    pub fn supervised_output(&self, task: TaskId, attempt: Attempt) -> Place {
+        Place::files(self.output(task, attempt))
     }
 
     /// Removes what tasks wrote that are not `kept`: nobody will ask for it any more.

@@ -12,21 +12,21 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::shutdown::{Stop, is_ready, poll};
 
-/// Folders that are watched, and a bell.
+/// Files and folders that are watched, and a bell.
 #[derive(Debug)]
 pub struct Watcher {
     inotify: Inotify,
     bell: EventFd,
 }
 
-/// One folder that is watched, until something happens in it.
+/// A file or folder that is watched, until something happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId(WatchDescriptor);
 
 /// Where something was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    pub folders: Vec<WatchId>,
+    pub places: Vec<WatchId>,
     /// Also in others, of which nothing can be said: the kernel's queue ran over.
     pub anywhere: bool,
 }
@@ -48,14 +48,22 @@ impl Watcher {
     ///
     /// # Errors
     /// The folder is not there (or is a link), or there is no room (`fs.inotify.max_user_watches`).
-    pub fn watch_once(&self, folder: &Path) -> io::Result<WatchId> {
-        let flags = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ONESHOT
-            | AddWatchFlags::IN_ONLYDIR
-            | AddWatchFlags::IN_DONT_FOLLOW;
-        Ok(WatchId(self.inotify.add_watch(folder, flags)?))
+    pub fn watch_folder(&self, folder: &Path) -> io::Result<WatchId> {
+        let also = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
+        self.watch(folder, also)
+    }
+
+    /// The same for one file.
+    ///
+    /// # Errors
+    /// It is not there, or there is no room.
+    pub fn watch_file(&self, file: &Path) -> io::Result<WatchId> {
+        self.watch(file, AddWatchFlags::empty())
+    }
+
+    fn watch(&self, path: &Path, also: AddWatchFlags) -> io::Result<WatchId> {
+        let once = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ONESHOT | AddWatchFlags::IN_DONT_FOLLOW;
+        Ok(WatchId(self.inotify.add_watch(path, once | also)?))
     }
 
     /// Nothing more is to be told of it. One that has been told is forgotten already.
@@ -97,7 +105,7 @@ impl Watcher {
                         told.anywhere = true;
                     } else if !event.mask.contains(AddWatchFlags::IN_IGNORED) {
                         // (That one says only that the watch is over.)
-                        told.folders.push(WatchId(event.wd));
+                        told.places.push(WatchId(event.wd));
                     }
                 }),
                 Err(Errno::EINTR) => {}
@@ -121,8 +129,8 @@ mod tests {
     use super::*;
     use crate::sys::file::Scratch;
 
-    fn written(folders: &[WatchId]) -> Option<Written> {
-        Some(Written { folders: folders.to_vec(), anywhere: false })
+    fn written(places: &[WatchId]) -> Option<Written> {
+        Some(Written { places: places.to_vec(), anywhere: false })
     }
 
     fn soon() -> Option<Instant> {
@@ -134,19 +142,23 @@ mod tests {
         let scratch = Scratch::new();
         let (stop, watcher) = (Stop::new(), Watcher::new().expect("there is room"));
         let mut file = OpenOptions::new().append(true).create(true).open(scratch.path().join("out")).expect("made");
-        let id = watcher.watch_once(scratch.path()).expect("watched");
+        let id = watcher.watch_folder(scratch.path()).expect("watched");
         for _ in 0..100 {
             file.write_all(b"x").expect("written");
         }
         assert_eq!(watcher.wait(&stop, soon()), written(&[id]));
         assert_eq!(watcher.wait(&stop, Some(Instant::now() + Duration::from_millis(20))), written(&[]));
-        let again = watcher.watch_once(scratch.path()).expect("watched");
+        let again = watcher.watch_folder(scratch.path()).expect("watched");
         file.write_all(b"x").expect("written");
         assert_eq!(watcher.wait(&stop, soon()), written(&[again]));
-        let third = watcher.watch_once(scratch.path()).expect("watched");
+        let third = watcher.watch_folder(scratch.path()).expect("watched");
         watcher.forget(third);
         file.write_all(b"x").expect("written");
         assert_eq!(watcher.wait(&stop, Some(Instant::now() + Duration::from_millis(20))), written(&[]));
+        let one = watcher.watch_file(&scratch.path().join("out")).expect("watched");
+        fs::write(scratch.path().join("other"), "x").expect("written");
+        file.write_all(b"x").expect("written");
+        assert_eq!(watcher.wait(&stop, soon()), written(&[one]), "the other file is not its concern");
     }
 
     #[test]
@@ -164,8 +176,8 @@ mod tests {
     fn what_is_no_folder_is_not_watched() {
         let scratch = Scratch::new();
         let watcher = Watcher::new().expect("there is room");
-        watcher.watch_once(&scratch.path().join("absent")).expect_err("absent");
+        watcher.watch_folder(&scratch.path().join("absent")).expect_err("absent");
         fs::write(scratch.path().join("file"), "").expect("written");
-        watcher.watch_once(&scratch.path().join("file")).expect_err("a file");
+        watcher.watch_folder(&scratch.path().join("file")).expect_err("a file");
     }
 }

@@ -9,7 +9,7 @@ use hakuriver::domain::ids::{Attempt, TaskId};
 use hakuriver::net::http_client::Client;
 use hakuriver::runner::Join;
 use hakuriver::runner::link::Link;
-use hakuriver::runner::output::Outputs;
+use hakuriver::runner::output::{Outputs, Place};
 use hakuriver::sys::shutdown::Stop;
 
 use crate::env::{Cluster, Settings};
@@ -41,7 +41,7 @@ pub fn measure() -> Vec<Figure> {
         node.observe(false, vec![observed(&id, 1, 1, "running", None)]);
         let task = TaskId::from_u64(id.parse().unwrap());
         let begin = Instant::now();
-        outputs.watch(task, Attempt::FIRST, record.clone());
+        outputs.watch(task, Attempt::FIRST, Place::folder(record.clone()));
         outputs.ended(task, Attempt::FIRST);
         settled.recv_timeout(LONG).unwrap();
         shipped.push(speed(begin));

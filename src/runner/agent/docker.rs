@@ -72,8 +72,8 @@ impl Agent {
         self.hold(&record);
         self.show(&record);
         if record.writes() {
-            let folder = self.node.records.container_outputs(record.task, record.attempt);
-            self.outputs.watch(record.task, record.attempt, folder);
+            let place = self.node.records.container_output(record.task, record.attempt);
+            self.outputs.watch(record.task, record.attempt, place);
         }
         let mut task = Task::new(record);
         task.look = Some(Instant::now());

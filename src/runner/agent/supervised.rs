@@ -31,7 +31,10 @@ impl Agent {
         let mut record = self.supervised_record(id, attempt);
         record.exclusive = exclusive;
         record.phase = Phase::Starting { progress: self.unsupervised.as_deref().map(waiting) };
-        self.show(&record);
+        match &record.phase {
+            Phase::Starting { progress: None } => self.show_soon(&record),
+            _ => self.show(&record),
+        }
         self.tasks.insert(Task::new(record));
     }
 
@@ -67,8 +70,8 @@ impl Agent {
                 task.record.cpus = start.cpus.parse().unwrap_or_default();
                 task.record.launched = true;
                 task.asked = Some(Asked::Start);
-                let folder = self.node.records.outputs(id, task.record.attempt);
-                self.outputs.watch(id, task.record.attempt, folder);
+                let place = self.node.records.supervised_output(id, task.record.attempt);
+                self.outputs.watch(id, task.record.attempt, place);
                 self.supervisor.start(start);
             }
             Err(fault) => self.end_supervised(id, Outcome::failed(fault), None),
@@ -200,7 +203,10 @@ impl Agent {
             self.hold(record);
         }
         if has_changed {
-            self.show(record);
+            match record.phase {
+                Phase::Running { .. } => self.show_soon(record),
+                _ => self.show(record),
+            }
         }
     }
 
@@ -219,7 +225,7 @@ impl Agent {
             self.hold(&record);
         }
         self.show(&record);
-        self.outputs.watch(id, attempt, self.node.records.outputs(id, attempt));
+        self.outputs.watch(id, attempt, self.node.records.supervised_output(id, attempt));
         self.tasks.insert(Task { asked: Some(Asked::Start), ..Task::new(record) });
     }
 
@@ -229,14 +235,14 @@ impl Agent {
         let record = &mut task.record;
         self.node.holdings.release(id);
         record.completed_at = Some(clock::rfc3339(ended_ms.unwrap_or_else(clock::unix_ms)));
-        let folder = self.node.records.outputs(id, record.attempt);
-        if record.started_at.is_none() && !folder.exists() {
+        let place = self.node.records.supervised_output(id, record.attempt);
+        if record.started_at.is_none() && !place.is_there() {
             // It was not even begun: nothing of what it wrote is missing.
             record.launched = false;
             self.outputs.forget(id, record.attempt);
         }
         if record.writes() {
-            self.outputs.watch(id, record.attempt, folder);
+            self.outputs.watch(id, record.attempt, place);
             record.totals = self.outputs.ended(id, record.attempt);
         } else {
             record.totals = Totals { stdout: Some(0), stderr: Some(0) };
@@ -255,7 +261,7 @@ impl Agent {
         self.outputs.forget(id, task.record.attempt);
         self.outbox.remove(id);
         self.node.holdings.release(id);
-        if let Err(fault) = self.node.records.remove_outputs(id, task.record.attempt) {
+        if let Err(fault) = self.node.records.supervised_output(id, task.record.attempt).remove() {
             warning!("task {id}: {fault}");
         }
     }

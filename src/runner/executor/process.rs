@@ -57,7 +57,7 @@ pub fn group_folder(cluster: &str, node: &str) -> String {
     format!("hakuriver-{}-{node}", cluster.get(..8).unwrap_or(cluster))
 }
 
-/// Starts what `start` says, with its output in `stdout` and `stderr` of its folder (made here if need be).
+/// Starts what `start` says, with its output where `start` wants it (the folder is made here if need be).
 ///
 /// # Errors
 /// For the user: which step failed, on what, and why. Nothing of it runs then.
@@ -95,8 +95,7 @@ pub fn of_group_name(name: &str) -> Option<(u64, u32)> {
 
 /// Parses all of it and opens its files; in no group yet.
 fn prepare(start: &Start) -> Result<Launch, String> {
-    let folder = Path::new(&start.folder);
-    let files = open_output(folder, STDOUT).and_then(|stdout| Ok((stdout, open_output(folder, STDERR)?)));
+    let files = open_output(&start.output, STDOUT).and_then(|stdout| Ok((stdout, open_output(&start.output, STDERR)?)));
     let (stdout, stderr) = files.map_err(|fault| format!("cannot open the task's output on the node: {fault}"))?;
     let launch = of_plan(start, stdout, stderr)?;
     if let Some((uid, gid)) = launch.user {
@@ -115,13 +114,10 @@ fn prepare(start: &Start) -> Result<Launch, String> {
 /// A list of CPUs or NUMA nodes that is none.
 pub(super) fn of_plan(start: &Start, stdout: File, stderr: File) -> Result<Launch, String> {
     let user = user(start);
-    // Another user may not enter our folders.
-    let is_foreign = user.is_some_and(|(uid, _)| uid != process::user_and_group().0);
-    let default = if is_foreign { PathBuf::from("/") } else { PathBuf::from(&start.folder) };
     Ok(Launch {
         argv: start.argv.iter().map(|word| bytes(word)).collect(),
         env: start.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
-        workdir: start.workdir.as_ref().map_or(default, |path| PathBuf::from(bytes(path))),
+        workdir: start.workdir.as_ref().map_or_else(|| PathBuf::from("/"), |path| PathBuf::from(bytes(path))),
         stdout,
         stderr,
         user,
@@ -152,15 +148,16 @@ fn set(list: &str, of: &str) -> Result<Option<CpuSet>, String> {
 }
 
 /// Appending, so that what a task's processes write does not overwrite each other, whoever of them opens it anew.
-fn open_output(folder: &Path, name: &str) -> io::Result<File> {
-    let path = folder.join(name);
+///
+/// Two files beside those of all other tasks: a folder for each task would cost more than the task.
+fn open_output(output: &str, stream: &str) -> io::Result<File> {
+    let path = PathBuf::from(format!("{output}.{stream}"));
     let open = || OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
     let opened = open().or_else(|fault| {
         if fault.kind() != io::ErrorKind::NotFound {
             return Err(fault);
         }
-        let parent = path.parent().unwrap_or(folder);
-        // Not synced: a record of its own tells of the task, and a sync for each would cost more than the task.
+        let parent = path.parent().unwrap_or(&path);
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         open()
     });
@@ -184,7 +181,8 @@ mod tests {
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             exclusive: true,
-            folder: scratch.path().join("7.1").display().to_string(),
+            workdir: Some(scratch.path().display().to_string()),
+            output: scratch.path().join("made/7.1").display().to_string(),
             ..Start::default()
         }
     }
@@ -203,15 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn output_stands_in_the_folder_and_is_appended_to() {
+    fn output_stands_in_its_files_and_is_appended_to() {
         let scratch = Scratch::new();
         let cgroups = Cgroups::find(Path::new("/"), &format!("hakuriver-test-start-{}", std::process::id()));
         let argv = ["sh", "-c", "echo one; echo two >&2; echo three >>/dev/stdout; pwd; exit 3"];
         let running = start(&task(&scratch, &argv), &cgroups).expect("it starts");
         assert!(matches!(wait(&running), WaitStatus::Exited(_, 3)));
-        let folder = scratch.path().join("7.1");
-        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it is there");
-        assert_eq!(read(STDOUT), format!("one\nthree\n{}\n", folder.display()));
+        let read =
+            |name: &str| fs::read_to_string(scratch.path().join(format!("made/7.1.{name}"))).expect("it is there");
+        assert_eq!(read(STDOUT), format!("one\nthree\n{}\n", scratch.path().display()));
         assert_eq!(read(STDERR), "two\n");
         let fault = start(&task(&scratch, &["no-such-program"]), &cgroups).expect_err("it cannot start");
         assert!(fault.starts_with("cannot run 'no-such-program'"), "{fault}");
@@ -227,11 +225,11 @@ mod tests {
         }
         let scratch = Scratch::new();
         let mut task = task(&scratch, &["sh", "-c", "echo one >/dev/stdout; pwd; id -u; id -G"]);
-        task.uid = Some(4321);
+        (task.uid, task.workdir) = (Some(4321), None);
         let running = start(&task, &Cgroups::none()).expect("it starts");
         assert!(running.group.is_none());
         assert!(matches!(wait(&running), WaitStatus::Exited(_, 0)));
-        let text = fs::read_to_string(scratch.path().join("7.1").join(STDOUT)).expect("it is there");
+        let text = fs::read_to_string(scratch.path().join(format!("made/7.1.{STDOUT}"))).expect("it is there");
         assert_eq!(text, "one\n/\n4321\n4321\n");
     }
 

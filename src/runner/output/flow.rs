@@ -1,11 +1,9 @@
 //! What is known of one task's output, and what follows from it. Pure.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Totals;
-use super::file::Size;
+use super::place::{Place, Size};
 use crate::api::node::OUTPUT_NOT_WANTED;
 use crate::domain::ids::Attempt;
 use crate::domain::output::Stream;
@@ -17,14 +15,14 @@ pub(super) const PART: usize = 512 << 10;
 /// One attempt at a task.
 pub(super) struct Flow {
     pub(super) attempt: Attempt,
-    pub(super) folder: Arc<Path>,
+    pub(super) place: Place,
     lanes: [Lane; 2],
     /// When the shipper looks at it.
     pub(super) due: Option<Instant>,
     /// When it last did.
     pub(super) looked: Option<Instant>,
-    /// The next write wakes the shipper.
-    pub(super) watch: Option<WatchId>,
+    /// The next write to any of these wakes the shipper.
+    pub(super) watches: Vec<WatchId>,
     pub(super) ended: bool,
     /// It was said that it is settled.
     pub(super) told: bool,
@@ -81,7 +79,7 @@ impl Lane {
             Size::Known(length) => End::At(length.max(self.have)),
             // A task that was never started has no file.
             Size::Absent if self.have == 0 => End::At(0),
-            Size::Absent | Size::NoFolder | Size::Foreign => End::Lost,
+            Size::Absent | Size::Removed | Size::Foreign => End::Lost,
         };
     }
 
@@ -123,14 +121,14 @@ impl Lane {
 }
 
 impl Flow {
-    pub(super) fn new(attempt: Attempt, folder: PathBuf) -> Self {
+    pub(super) fn new(attempt: Attempt, place: Place) -> Self {
         Self {
             attempt,
-            folder: Arc::from(folder),
+            place,
             lanes: [Lane::default(); 2],
             due: None,
             looked: None,
-            watch: None,
+            watches: Vec::new(),
             ended: false,
             told: false,
             complained: false,
@@ -182,7 +180,7 @@ mod tests {
     use super::*;
 
     fn flow(have: [u64; 2]) -> Flow {
-        let mut flow = Flow::new(Attempt::FIRST, PathBuf::from("/record"));
+        let mut flow = Flow::new(Attempt::FIRST, Place::folder("/record".into()));
         for (stream, have) in Stream::ALL.into_iter().zip(have) {
             flow.lane_mut(stream).answered(have);
         }
@@ -191,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_end_is_settled_when_the_host_has_all_or_will_never() {
-        use Size::{Absent, Foreign, Known, NoFolder};
+        use Size::{Absent, Foreign, Known, Removed};
         const NO: u64 = OUTPUT_NOT_WANTED;
         for (have, size, total, settled) in [
             (0, Known(0), Some(0), true),
@@ -201,8 +199,8 @@ mod tests {
             (5, Known(2), Some(5), true),
             (0, Absent, Some(0), true),
             (5, Absent, None, true),
-            (5, NoFolder, None, true),
-            (0, NoFolder, None, true),
+            (5, Removed, None, true),
+            (0, Removed, None, true),
             (0, Foreign, None, true),
             (NO, Known(5), Some(5), true),
         ] {

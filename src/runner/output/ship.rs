@@ -1,12 +1,9 @@
 //! The thread that ships: waits until somebody writes, and takes a part of each in turn.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::file;
 use super::flow::Part;
-use super::{Inner, PACE, Shared};
+use super::{Inner, PACE, Place, Shared};
 use crate::api::node::OutputHave;
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
@@ -18,7 +15,7 @@ use crate::{info, warning};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A folder that cannot be watched (the kernel has no room) is looked at this often.
+/// What cannot be watched (the kernel has no room) is looked at this often.
 const UNWATCHED: Duration = Duration::from_secs(1);
 /// A task whose output the Host cannot keep is tried again after this.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -27,7 +24,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 struct Look {
     task: TaskId,
     attempt: Attempt,
-    folder: Arc<Path>,
+    place: Place,
     parts: Vec<Part>,
     ended: bool,
     is_watched: bool,
@@ -87,10 +84,10 @@ impl Shipper<'_> {
                 return Some(Look {
                     task,
                     attempt: flow.attempt,
-                    folder: flow.folder.clone(),
+                    place: flow.place.clone(),
                     parts: flow.parts(),
                     ended: flow.ended,
-                    is_watched: flow.watch.is_some(),
+                    is_watched: !flow.watches.is_empty(),
                 });
             }
             let until = first.map(|(at, _)| at);
@@ -111,11 +108,13 @@ impl Shipper<'_> {
         let inner = &mut *guard;
         inner.waits = None;
         let now = Instant::now();
-        for folder in &written.folders {
-            let Some(task) = inner.watches.remove(folder) else { continue };
+        for place in &written.places {
+            let Some(task) = inner.watches.remove(place) else { continue };
             let Some(flow) = inner.flows.get_mut(&task) else { continue };
-            flow.watch = None;
             let at = flow.looked.map_or(now, |looked| now.max(looked + PACE));
+            // One is enough: after the look all are watched anew.
+            let others = std::mem::take(&mut flow.watches);
+            inner.forget_watches(others, &self.shared.watcher);
             inner.look_at(task, at, &self.shared.watcher);
         }
         if written.anywhere {
@@ -126,7 +125,7 @@ impl Shipper<'_> {
 
     fn look(&mut self, look: &Look, session: &Session) {
         // Watched before it is read: what is written in between is seen either way.
-        let watch = (!look.ended && !look.is_watched).then(|| self.shared.watcher.watch_once(&look.folder).ok());
+        let watches = (!look.ended && !look.is_watched).then(|| look.place.watch_once(&self.shared.watcher).ok());
         let mut taken = Vec::new();
         let mut fault = None;
         for part in &look.parts {
@@ -139,7 +138,7 @@ impl Shipper<'_> {
             }
         }
         let refused = matches!(fault, Some(LinkFault::Taken(_)));
-        self.note(look, watch, taken, fault.as_ref());
+        self.note(look, watches, taken, fault.as_ref());
         match fault {
             None => self.went_well(),
             Some(_) if refused => {}
@@ -149,7 +148,7 @@ impl Shipper<'_> {
 
     /// Ships one part of one stream.
     fn take(&mut self, look: &Look, part: Part, session: &Session) -> Result<Taken, LinkFault> {
-        if let Err(fault) = file::read(&look.folder, part.stream, part.offset, part.length, &mut self.buffer) {
+        if let Err(fault) = look.place.read(part.stream, part.offset, part.length, &mut self.buffer) {
             return Ok(Taken::Unreadable(fault.to_string()));
         }
         if self.buffer.is_empty() {
@@ -170,16 +169,14 @@ impl Shipper<'_> {
     fn note(
         &self,
         look: &Look,
-        watch: Option<Option<WatchId>>,
+        watches: Option<Option<Vec<WatchId>>>,
         taken: Vec<(Stream, Taken)>,
         fault: Option<&LinkFault>,
     ) {
         let mut guard = self.shared.lock();
         let inner: &mut Inner = &mut guard;
         let Some(flow) = inner.flows.get_mut(&look.task).filter(|flow| flow.attempt == look.attempt) else {
-            if let Some(Some(watch)) = watch {
-                self.shared.watcher.forget(watch);
-            }
+            watches.flatten().unwrap_or_default().into_iter().for_each(|watch| self.shared.watcher.forget(watch));
             return;
         };
         let now = Instant::now();
@@ -216,13 +213,13 @@ impl Shipper<'_> {
             None => {}
         }
         let ended = flow.ended;
-        match watch {
-            Some(Some(watch)) if ended => self.shared.watcher.forget(watch),
-            Some(Some(watch)) => {
-                flow.watch = Some(watch);
-                inner.watches.insert(watch, look.task);
+        match watches {
+            Some(Some(watches)) if ended => watches.into_iter().for_each(|watch| self.shared.watcher.forget(watch)),
+            Some(Some(watches)) => {
+                inner.watches.extend(watches.iter().map(|watch| (*watch, look.task)));
+                flow.watches = watches;
             }
-            // No room, or no folder yet.
+            // No room, or nothing there yet.
             Some(None) => at = at.or(Some(now + UNWATCHED)),
             None => {}
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
@@ -105,7 +105,7 @@ impl Scene {
         for name in ["stdout", "stderr"] {
             fs::write(out.join(name), "").expect("made");
         }
-        self.outputs.watch(task, Attempt::FIRST, self.folder(task));
+        self.outputs.watch(task, Attempt::FIRST, Place::folder(self.folder(task)));
     }
 
     fn folder(&self, task: TaskId) -> PathBuf {

@@ -50,7 +50,7 @@ pub struct Start {
     pub argv: Vec<String>,
     /// The whole environment (names, values in the text form): nothing else is inherited.
     pub env: Vec<(String, String)>,
-    /// Absolute; None: the task's record folder.
+    /// Absolute; None: `/`.
     pub workdir: Option<String>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -63,8 +63,9 @@ pub struct Start {
     /// Bytes.
     pub memory: Option<u64>,
     pub time_limit_seconds: Option<u64>,
-    /// Where its output goes on the node; made by the supervisor if it is not there.
-    pub folder: String,
+    /// Where its output goes on the node: `<output>.stdout` and `<output>.stderr`. The folder is made by the supervisor if it is
+    /// not there.
+    pub output: String,
     /// Inside a systemd scope.
     pub scope: bool,
 }
@@ -119,7 +120,7 @@ pub struct End {
     pub fault: Option<String>,
 }
 
-/// In the folder of a task's output: what it wrote to its standard output.
+/// The file of what a task wrote to its standard output: its whole name in a container's folder, its ending elsewhere.
 pub const STDOUT: &str = "stdout";
 /// The same for its standard error.
 pub const STDERR: &str = "stderr";

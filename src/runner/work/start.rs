@@ -258,7 +258,7 @@ impl Work {
     fn watch(&self) {
         if self.record.writes() {
             let (task, attempt) = (self.record.task, self.record.attempt);
-            self.outputs.watch(task, attempt, self.node.records.container_outputs(task, attempt));
+            self.outputs.watch(task, attempt, self.node.records.container_output(task, attempt));
         }
     }
 

@@ -84,12 +84,12 @@ fn a_task_in_a_real_scope() {
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("LD_PRELOAD".to_owned(), String::new())],
         cpus: last.clone(),
         memory: Some(64 << 20),
-        folder: scratch.path().join(number.to_string()).display().to_string(),
+        output: scratch.path().join(number.to_string()).display().to_string(),
         scope: true,
         ..Start::default()
     };
     let read = |number: u64, file: &str| {
-        fs::read_to_string(scratch.path().join(number.to_string()).join(file)).expect("it is there")
+        fs::read_to_string(scratch.path().join(format!("{number}.{file}"))).expect("it is there")
     };
     let is_gone = |unit: &str| until("the end of the scope", || systemctl(&["is-active", unit]) != "active");
 

@@ -26,6 +26,8 @@ const FILE: &str = "journal";
 const FORMAT: u32 = 1;
 /// Dead lines are taken out when there are this many, and twice as many as living ones.
 const DEAD: usize = 4_000;
+/// So many bytes of lines about what was forgotten may wait for others.
+const FORGOTTEN: usize = 64 << 10;
 /// Bytes for lines to come.
 const ROOM: usize = 2 << 20;
 
@@ -51,6 +53,8 @@ pub struct Journal {
     room: u64,
     boot_id: String,
     pending: Vec<u8>,
+    /// Something of what is pending must not be lost.
+    is_due: bool,
     lines: usize,
     /// The disk is full or broken: said once.
     failing: bool,
@@ -102,15 +106,18 @@ impl Journal {
         };
         let failing = !pending.is_empty();
         let Anew { file, end, room } = anew;
-        Ok((Self { path, file, end, room, boot_id: boot_id.to_owned(), pending, lines, failing }, found))
+        let boot_id = boot_id.to_owned();
+        Ok((Self { path, file, end, room, boot_id, pending, is_due: failing, lines, failing }, found))
     }
 
     /// Notes how a task stands, for the next [`Journal::sync`].
     pub fn note(&mut self, state: &TaskState) {
+        self.is_due = true;
         self.line(&Line::Task(state.clone()));
     }
 
-    /// Notes that a task is forgotten.
+    /// Notes that a task is forgotten. That goes with what is written next: a task that is told of once more, because the machine
+    /// went down before that, is forgotten once more.
     pub fn forget(&mut self, which: &Which) {
         self.line(&Line::Forget(which.clone()));
     }
@@ -124,7 +131,7 @@ impl Journal {
     /// nothing. What was noted is then tried again with the next call, and the caller goes on: an end that is told although it
     /// is only in memory is better than one that nobody hears of.
     pub fn sync<'a>(&mut self, all: impl ExactSizeIterator<Item = &'a TaskState>) -> bool {
-        if self.pending.is_empty() {
+        if !self.is_due && self.pending.len() < FORGOTTEN {
             return true;
         }
         let end = self.end + self.pending.len() as u64;
@@ -142,6 +149,7 @@ impl Journal {
         match written {
             Ok(()) => {
                 self.pending.clear();
+                self.is_due = false;
                 self.failing = false;
             }
             Err(fault) => {
@@ -172,6 +180,7 @@ impl Journal {
         let anew = write_anew(&self.path, &self.boot_id, all)?;
         self.take(anew);
         self.pending.clear();
+        self.is_due = false;
         Ok(())
     }
 
@@ -277,6 +286,10 @@ mod tests {
         }
         journal.forget(&Which { task: 3, attempt: 1 });
         assert!(journal.sync([].iter()));
+        let end = journal.end;
+        journal.forget(&Which { task: 2, attempt: 1 });
+        assert!(journal.sync([].iter()));
+        assert_eq!(journal.end, end, "that waits for something that matters");
         let (_, found) = Journal::open(scratch.path(), "boot-2").expect("it can be read");
         assert_eq!(phases(&found), [(1, "starting"), (2, "ended")]);
         assert_eq!(found.boot_id, "boot-1");
