@@ -241,10 +241,19 @@ fn supervisor_killed() {
     cluster.await_status(&next, "completed");
 }
 
+/// From then on a new task goes to the node at once, and the Runner has seen that no supervisor is there.
+fn await_inventory(cluster: &Cluster) {
+    wait::until("the Host knows which tasks are there", SOON, || {
+        let log = cluster.log("runner-a");
+        if log.contains("the Host knows which tasks are here") { Ok(()) } else { Err(log) }
+    });
+}
+
 #[test]
 fn a_supervisor_that_cannot_be_had_is_what_a_task_waits_for() {
     let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
     // Something else has its place, and hangs up.
+    await_inventory(&cluster);
     let name = socket_name(cluster.cluster_id().expect("the Host has told it"), &cluster.node("a"));
     let address = SocketAddr::from_abstract_name(name).unwrap();
     let thief = UnixListener::bind_addr(&address).unwrap();
@@ -264,6 +273,7 @@ fn a_supervisor_that_cannot_be_had_is_what_a_task_waits_for() {
 #[test]
 fn a_task_that_is_killed_while_it_waits_for_the_supervisor_never_starts() {
     let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    await_inventory(&cluster);
     let name = socket_name(cluster.cluster_id().expect("the Host has told it"), &cluster.node("a"));
     let thief = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
     let ran = cluster.dir.join("ran");

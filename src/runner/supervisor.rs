@@ -27,6 +27,12 @@ use crate::{info, warning};
 /// How long a supervisor may take to listen: it reads its journal, and ends what an earlier one has left.
 const START: Duration = Duration::from_secs(30);
 
+/// How long one that was connected to may take to say what it has.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the last words to it may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The line. What is asked while it is broken is dropped: after each connection the agent hears everything
 /// ([`Message::Supervised`] with `complete`), and asks again for what is missing.
 pub struct Supervisor {
@@ -231,7 +237,14 @@ impl Line {
         let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
         frame::put(&mut outgoing, json::encode(&Ask::Hello(hello)).as_bytes());
         let mut buffer = vec![0; 64 << 10];
+        let mut silent_until = Some(Instant::now() + ANSWER);
         loop {
+            if silent_until.is_some_and(|end| end <= Instant::now()) {
+                return Over::Broken(format!(
+                    "their supervisor (@{}) does not answer; is it stopped? Until it does, nothing is known of these tasks",
+                    self.socket_name
+                ));
+            }
             self.queue().drain(..).for_each(|ask| frame::put(&mut outgoing, json::encode(&ask).as_bytes()));
             while !outgoing.is_empty() {
                 match socket.write(&outgoing) {
@@ -244,12 +257,15 @@ impl Line {
             let interest = if outgoing.is_empty() { Interest::Read } else { Interest::ReadAndWrite };
             let ready = local::ready(
                 &[(self.stop.fd(), Interest::Read), (self.asked.wake.fd(), Interest::Read), (socket.as_fd(), interest)],
-                None::<Instant>,
+                silent_until,
             );
             if ready[0] {
-                // What was asked before the end goes out as far as it goes at once.
+                // What was asked before the end goes out, as far as a supervisor that reads takes it.
                 self.queue().drain(..).for_each(|ask| frame::put(&mut outgoing, json::encode(&ask).as_bytes()));
-                let _rest = socket.write(&outgoing);
+                let _rest = socket
+                    .set_nonblocking(false)
+                    .and_then(|()| socket.set_write_timeout(Some(FAREWELL)))
+                    .and_then(|()| socket.write_all(&outgoing));
                 return Over::Stop;
             }
             self.asked.wake.heard();
@@ -268,6 +284,7 @@ impl Line {
                     Ok(Some(text)) => json::decode::<Tell>(&text).map_err(|fault| fault.to_string()),
                     Err(fault) => Err(fault),
                 };
+                silent_until = None;
                 let message = match told {
                     Ok(Tell::All(states)) => Message::Supervised { states, complete: true },
                     Ok(Tell::Changed(states)) => Message::Supervised { states, complete: false },

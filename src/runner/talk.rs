@@ -96,6 +96,7 @@ impl Talk {
     /// Reports what the Host has still to hear, until it has stored it.
     pub fn report(&self, tell: &Sender<Message>) {
         let mut mood = Mood::new("reports");
+        let mut told_all = false;
         // The first inventory opens this node for tasks: by then the Host is to know whether Docker answers.
         while let Some(session) = self.link.session_with_heartbeat() {
             let Some(batch) = self.outbox.next() else { return };
@@ -105,6 +106,9 @@ impl Talk {
                     self.outputs.received(&answer.outputs);
                     let stored = self.outbox.taken(&batch, &answer.acknowledged);
                     self.went_well(&mut mood, &answer.host_epoch);
+                    if batch.complete && !std::mem::replace(&mut told_all, true) {
+                        info!("the Host knows which tasks are here ({}): ready for new ones", batch.tasks.len());
+                    }
                     if tell.send(Message::Acknowledged(stored)).is_err() {
                         return;
                     }
