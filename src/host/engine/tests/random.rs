@@ -39,7 +39,7 @@ impl Truth {
     fn report(&self, id: TaskId) -> Seen {
         // Every other one was short.
         let begun = id.get() >> 22;
-        let completed_ms = self.ended().then_some(begun + 1 + 100 * u64::from(self.rev % 2));
+        let completed_ms = self.ended().then_some(begun + 1 + 100 * (self.rev % 2));
         let seen = seen(id, self.rev, self.what.clone());
         Seen { attempt: self.attempt, started_ms: Some(begun), completed_ms, ..seen }
     }
