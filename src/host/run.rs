@@ -62,6 +62,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         same_site: SameSite::new(tokens.asked_for(), own_names(config)),
         rules: Rules::of(&config.docker),
         environments: Environments::at(config.docker.container_dir.clone()),
+        archives: Archives::at(config.docker.container_dir.clone()),
         history: history.clone(),
         outputs: outputs.clone(),
         cluster_id,
