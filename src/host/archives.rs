@@ -45,14 +45,19 @@ impl Archives {
     ///
     /// # Errors
     /// As [`Archives::newest`].
-    pub(super) fn part(&self, env: &EnvName, version: u64, have: &[String]) -> Result<Option<(File, Part)>, String> {
+    pub(super) fn part(
+        &self,
+        env: &EnvName,
+        version: u64,
+        have: &[String],
+    ) -> Result<Option<(File, Image, Part)>, String> {
         let path = self.folder.join(names::file_name(env.as_str(), version));
         let Some(archive) = Archive::at(path, version) else { return Ok(None) };
         let manifest = self.manifest(env, &archive)?;
         let read = || {
             let mut file = File::open(&archive.path).map_err(|fault| ArchiveFault(fault.to_string()))?;
-            let image = Image::read(&mut file, &tag(env))?;
-            Ok((file, Part::without(&image, manifest.shared(have))))
+            let image = Image::read(&mut file, &names::tag(env.as_str()))?;
+            Ok((file, image, Part::without(&manifest, manifest.shared(have))))
         };
         read().map(Some).map_err(|fault: ArchiveFault| unusable(&archive, &fault))
     }
@@ -99,11 +104,6 @@ impl Archives {
         all.remove(key);
         None
     }
-}
-
-/// The tag that version 0.3 gave to an environment's image.
-fn tag(env: &EnvName) -> String {
-    format!("hakuriver/{env}:base")
 }
 
 fn unusable(archive: &Archive, fault: &ArchiveFault) -> String {

@@ -14,6 +14,7 @@ use crate::sys::shutdown::Stop;
 use crate::sys::{clock, file, process, random, thread};
 use crate::{info, warning};
 
+use super::archives::Archives;
 use super::engine::{Engine, Settings};
 use super::environments::Environments;
 use super::health::History;

@@ -1,7 +1,5 @@
 //! Environments on their way to nodes.
 
-use std::io::Write as _;
-
 use crate::domain::ids::EnvName;
 use crate::net::http::{Head, Reply};
 
@@ -36,7 +34,7 @@ impl Api {
             None => 0,
             Some(text) => text.parse().map_err(|_| ActFault::new(422, "field 'offset': expected a number of bytes"))?,
         };
-        let (file, part) = match self.archives.part(&env, version, &have) {
+        let (file, image, part) = match self.archives.part(&env, version, &have) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 return Err(ActFault::new(404, format!("version {version} of '{env}' is not on the Host (any more)")));
@@ -53,7 +51,7 @@ impl Api {
             write: Box::new(move |client| {
                 let (mut at, mut buffer) = (offset, vec![0; PART]);
                 loop {
-                    match part.read_at(&file, at, &mut buffer)? {
+                    match part.read_at(&file, &image, at, &mut buffer)? {
                         0 => return Ok(()),
                         count => {
                             client.write_all(&buffer[..count])?;
