@@ -140,3 +140,10 @@ fn what_docker_wraps_around_an_error_is_taken_off() {
     assert_eq!(plain(stderr), "Minimum memory limit allowed is 6MB");
     assert_eq!(plain("Error response from daemon: a\nb\n"), "a; b");
 }
+
+#[test]
+fn the_layers_of_images_are_read_and_those_without_any_passed_over() {
+    let stdout = b"[\"sha256:1\",\"sha256:2\"]\nnull\n\n[]\n[\"sha256:3\"]\n";
+    let found: Vec<Vec<String>> = vec![vec!["sha256:1".into(), "sha256:2".into()], vec![], vec!["sha256:3".into()]];
+    assert_eq!(chains(stdout), found);
+}
