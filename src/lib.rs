@@ -130,6 +130,12 @@ fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
         let status = runner::executor::scope::enter(plan);
         return Err(Fault::Status(u8::try_from(status).unwrap_or(1)));
     }
+    if args.idle {
+        let init = sys::init::Init::begin();
+        let init = init.map_err(|fault| Fault::Refused(format!("cannot take over the signals: {fault}")))?;
+        init.idle();
+        return Ok(());
+    }
     match (args.in_container, args.node, args.cluster, args.folder) {
         (true, None, None, None) => {
             let status = runner::supervise::in_container::main();
