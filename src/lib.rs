@@ -5,6 +5,7 @@
 //! `runner` ← all but store; `cli` ← domain, api, config, net, sys; `up` sees Host and Runner.
 
 pub mod api;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod domain;

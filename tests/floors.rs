@@ -10,10 +10,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sys", &["domain"]),
     ("api", &["domain"]),
     ("config", &["domain"]),
+    ("archive", &["domain", "api", "sys"]),
     ("net", &["api", "sys"]),
     ("store", &["domain", "sys"]),
-    ("host", &["domain", "sys", "api", "config", "net", "store"]),
-    ("runner", &["domain", "sys", "api", "config", "net"]),
+    ("host", &["domain", "sys", "api", "archive", "config", "net", "store"]),
+    ("runner", &["domain", "sys", "api", "archive", "config", "net"]),
     ("cli", &["domain", "sys", "api", "config", "net"]),
 ];
 
