@@ -16,7 +16,7 @@ use crate::api::json;
 /// A configuration or a list of layers is no longer.
 const LARGEST_TEXT: u64 = 8 << 20;
 /// Docker itself has 127 at most. (Their ids have to fit into the head of a request.)
-const MOST_LAYERS: usize = 200;
+pub(super) const MOST_LAYERS: usize = 200;
 
 /// An image in an archive.
 #[derive(Clone, Debug)]
@@ -70,6 +70,14 @@ impl Image {
     /// It is truncated, no tarball of an image, or says one thing here and another there. The layers' contents are not looked at:
     /// see [`Manifest::describe`](super::Manifest::describe).
     pub fn read(file: &mut File, tag: &str) -> Result<Self, ArchiveFault> {
+        Self::read_rest(file, tag, 0)
+    }
+
+    /// As [`Image::read`], of a copy that lacks the `lowest` layers: `layers` are the others.
+    ///
+    /// # Errors
+    /// As [`Image::read`].
+    pub fn read_rest(file: &mut File, tag: &str, lowest: usize) -> Result<Self, ArchiveFault> {
         let members = Members::read(file)?;
         let manifest =
             members.file("manifest.json").ok_or("it is not a tarball of an image (it has no manifest.json)")?;
@@ -95,12 +103,33 @@ impl Image {
         if diff_ids.len() != paths.len() || paths.len() > MOST_LAYERS || !diff_ids.iter().all(|id| is_digest(id)) {
             return Err("its configuration and its manifest.json do not name the same layers".into());
         }
-        let layers = diff_ids.into_iter().zip(paths).map(|(diff_id, path)| {
+        let layers = diff_ids.into_iter().zip(paths).skip(lowest).map(|(diff_id, path)| {
             let member = members.file(&path).ok_or_else(|| ArchiveFault(format!("it lacks the layer {path:?}")))?;
             Ok(Layer { diff_id, path, size: member.size, content: member.content })
         });
         let layers = layers.collect::<Result<Vec<_>, ArchiveFault>>()?;
         Ok(Self { id, layers, config: place })
+    }
+
+    /// Reads the layers from the `first` on, and checks that each is what it should be.
+    ///
+    /// # Errors
+    /// One is not; one clause.
+    pub fn check(&self, file: &mut File, first: usize) -> Result<(), ArchiveFault> {
+        let layers = self.layers.get(first..).unwrap_or_default();
+        let parts: Vec<(u64, u64)> = layers.iter().map(|layer| (layer.content, layer.size)).collect();
+        self.compare(first, &digests_of(file, &parts)?)
+    }
+
+    /// Whether the layers from the `first` on have these digests.
+    pub(super) fn compare(&self, first: usize, digests: &[String]) -> Result<(), ArchiveFault> {
+        let layers = self.layers.get(first..).unwrap_or_default();
+        match layers.iter().zip(digests).find(|(layer, digest)| layer.diff_id != **digest) {
+            Some((layer, _)) => {
+                Err(format!("the layer {:?} in it is not what it should be: the digest differs", layer.path).into())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -121,6 +150,29 @@ pub(super) struct Digests {
     pub(super) size: u64,
     /// In the order of the parts.
     pub(super) parts: Vec<String>,
+}
+
+/// The digests of parts alone, each (beginning, length).
+fn digests_of(file: &File, parts: &[(u64, u64)]) -> Result<Vec<String>, ArchiveFault> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut digests = Vec::new();
+    for (begin, length) in parts {
+        let (mut at, end) = (*begin, begin + length);
+        let mut hasher = Sha256::new();
+        while at < end {
+            let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let count = file
+                .read_at(&mut buffer[..most], at)
+                .map_err(|fault| ArchiveFault(format!("it cannot be read: {fault}")))?;
+            if count == 0 {
+                return Err("it is truncated".into());
+            }
+            hasher.update(&buffer[..count]);
+            at += count as u64;
+        }
+        digests.push(digest_text(&hasher.finalize()));
+    }
+    Ok(digests)
 }
 
 /// Reads the file once, from its beginning; `parts` are (beginning, length).

@@ -8,7 +8,11 @@ mod image;
 mod manifest;
 pub mod names;
 mod part;
+#[cfg(test)]
+pub(crate) mod samples;
 mod tar;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

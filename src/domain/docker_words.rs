@@ -69,7 +69,10 @@ mod tests {
     #[test]
     fn complaints_are_told_apart() {
         for (stderr, expected) in [
-            ("Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?", Complaint::Down),
+            (
+                "Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?",
+                Complaint::Down,
+            ),
             (
                 "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
                 Complaint::Down,

@@ -55,13 +55,14 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let view = engine.view.clone();
     let history = Arc::new(History::default());
     let outputs = Arc::new(Outputs::below(&config.paths.shared_dir));
+    let environments = Arc::new(Environments::new(config, &cluster_id, stop.clone()));
     let api = Api {
         engine: engine.clone(),
         readers: readers.clone(),
         tokens: tokens.clone(),
         same_site: SameSite::new(tokens.asked_for(), own_names(config)),
         rules: Rules::of(&config.docker),
-        environments: Environments::at(config.docker.container_dir.clone()),
+        environments: environments.clone(),
         history: history.clone(),
         outputs: outputs.clone(),
         cluster_id,
@@ -91,6 +92,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     ];
     info!("Host {} listens on {} (API) and {} (SSH)", env!("CARGO_PKG_VERSION"), announced.api, announced.tunnel);
     ready(&announced);
+    environments.begin();
 
     while !stop.wait(Duration::MAX) {}
     info!("Host stops; tasks go on on their nodes");
@@ -99,6 +101,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     for worker in threads {
         join(worker);
     }
+    environments.end();
     engine.stop();
     join(engine_thread);
     Ok(())
@@ -227,6 +230,7 @@ mod tests {
         let mut config = crate::config::defaults(&folder);
         config.network.host_port = 0;
         config.network.host_ssh_proxy_port = 0;
+        config.docker.initial_base_image.clear();
         (Folder(folder), config)
     }
 

@@ -258,8 +258,8 @@ pub(super) fn run(name: &EnvName, cluster: &str, binary: &str, image_name: &str,
 }
 
 /// Makes an image of a container. `own` is the image that it was made of, where entry point and command of the container are
-/// ours and must be the image's again.
-pub(super) fn commit(container: &str, own: Option<&Image>) -> Vec<String> {
+/// ours and must be the image's again. The image is called `tag`.
+pub(super) fn commit(container: &str, own: Option<&Image>, tag: &str) -> Vec<String> {
     let mut argv = words(["commit", "--change", &format!("LABEL {ENV}= {CLUSTER}=")]);
     if let Some(own) = own {
         if !own.entrypoint.is_empty() {
@@ -267,7 +267,7 @@ pub(super) fn commit(container: &str, own: Option<&Image>) -> Vec<String> {
         }
         argv.extend(words(["--change", &format!("CMD {}", json::encode(&own.cmd))]));
     }
-    argv.push(container.to_owned());
+    argv.extend(words([container, tag]));
     argv
 }
 

@@ -59,8 +59,14 @@ fn a_container_is_known_by_its_whole_name_and_its_labels() {
 fn an_image_without_an_entry_point_is_given_none() {
     let argv = |image: &Image| run(&name("env"), "c", "/state/a,b", "debian:12", image).join(" ");
     let plain = argv(&image(&[], &["bash"]));
-    assert!(plain.starts_with("run --detach --name env --label hakuriver.env=env --label hakuriver.cluster=c "), "{plain}");
-    assert!(plain.contains(r#"--mount type=bind,"source=/state/a,b",target=/.hakuriver/hakuriver,readonly "#), "{plain}");
+    assert!(
+        plain.starts_with("run --detach --name env --label hakuriver.env=env --label hakuriver.cluster=c "),
+        "{plain}"
+    );
+    assert!(
+        plain.contains(r#"--mount type=bind,"source=/state/a,b",target=/.hakuriver/hakuriver,readonly "#),
+        "{plain}"
+    );
     assert!(plain.ends_with("--pull never debian:12 /.hakuriver/hakuriver supervise --idle"), "{plain}");
     let with = argv(&image(&["/init"], &[]));
     assert!(with.ends_with("--entrypoint /.hakuriver/hakuriver debian:12 supervise --idle"), "{with}");
@@ -76,8 +82,8 @@ fn what_is_packed_has_its_images_own_start_and_is_no_environments_container() {
     ] {
         let mut expected = vec!["commit"];
         changes.iter().for_each(|change| expected.extend(["--change", change]));
-        expected.push("id");
-        assert_eq!(commit("id", own.as_ref()), expected);
+        expected.extend(["id", "x:1"]);
+        assert_eq!(commit("id", own.as_ref(), "x:1"), expected);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP API: who may ask, what is asked, and the answer in its words. What is decided stands in the engine.
 
+mod environments;
 mod events;
 mod lists;
 mod metrics;
@@ -38,7 +39,7 @@ pub(super) struct Api {
     pub(super) tokens: Tokens,
     pub(super) same_site: SameSite,
     pub(super) rules: Rules,
-    pub(super) environments: Environments,
+    pub(super) environments: Arc<Environments>,
     pub(super) history: Arc<History>,
     pub(super) outputs: Arc<Outputs>,
     pub(super) cluster_id: String,
@@ -101,6 +102,11 @@ impl Handler for Api {
             Route::Vps => self.vps(head),
             Route::VpsStatus => self.vps_status(head),
             Route::Events => self.events(head),
+            Route::Containers => self.containers(),
+            Route::CreateContainer => self.create_container(head, body),
+            Route::ContainerVerb(name, verb) => self.container_verb(&name, verb),
+            Route::CreateTar(name) => self.create_tar(&name, head, body),
+            Route::Tarballs => self.tarballs(),
             Route::Register => self.register(head, body),
             Route::Heartbeat(name) => self.heartbeat(&name, body),
             Route::Observed(name) => self.observed(&name, body),

@@ -21,6 +21,11 @@ pub(super) enum Route {
     Vps,
     VpsStatus,
     Events,
+    Containers,
+    CreateContainer,
+    ContainerVerb(String, ContainerVerb),
+    CreateTar(String),
+    Tarballs,
     Register,
     Heartbeat(String),
     Observed(String),
@@ -35,6 +40,14 @@ pub(super) enum NodeVerb {
     Drain,
     Undrain,
     Forget,
+}
+
+/// What a user can do with the container of an environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContainerVerb {
+    Delete,
+    Stop,
+    Start,
 }
 
 /// Who may ask.
@@ -65,7 +78,12 @@ impl Route {
             | Self::Tasks
             | Self::Vps
             | Self::VpsStatus
-            | Self::Events => Audience::User,
+            | Self::Events
+            | Self::Containers
+            | Self::CreateContainer
+            | Self::ContainerVerb(..)
+            | Self::CreateTar(_)
+            | Self::Tarballs => Audience::User,
         }
     }
 }
@@ -96,6 +114,13 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["vps"] => (Route::Vps, "GET"),
         ["vps", "status"] => (Route::VpsStatus, "GET"),
         ["events"] => (Route::Events, "GET"),
+        ["docker", "host", "containers"] => (Route::Containers, "GET"),
+        ["docker", "host", "create"] => (Route::CreateContainer, "POST"),
+        ["docker", "host", "delete", name] => (Route::ContainerVerb(text(name), ContainerVerb::Delete), "POST"),
+        ["docker", "host", "stop", name] => (Route::ContainerVerb(text(name), ContainerVerb::Stop), "POST"),
+        ["docker", "host", "start", name] => (Route::ContainerVerb(text(name), ContainerVerb::Start), "POST"),
+        ["docker", "create_tar", name] => (Route::CreateTar(text(name)), "POST"),
+        ["docker", "list"] => (Route::Tarballs, "GET"),
         ["register"] => (Route::Register, "POST"),
         ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
@@ -127,6 +152,13 @@ mod tests {
             ("/heartbeat/n1", "PUT"),
             ("/task/17/stderr", "GET"),
             ("/runner/n1/output/17/1/stdout", "PUT"),
+            ("/docker/host/containers", "GET"),
+            ("/docker/host/create", "POST"),
+            ("/docker/host/delete/my.env_1", "POST"),
+            ("/docker/host/stop/x", "POST"),
+            ("/docker/host/start/x", "POST"),
+            ("/docker/create_tar/x", "POST"),
+            ("/docker/list", "GET"),
         ] {
             let plain = parse(path).unwrap_or_else(|| panic!("{path}"));
             assert_eq!(plain.1, method, "{path}");
@@ -141,6 +173,8 @@ mod tests {
             "/status",
             "/status/1/2",
             "nodes",
+            "/docker/host/pause/x",
+            "/docker/create_tar",
             "/task/1/stdin",
             "/runner/n/output/x/1/stdout",
         ] {

@@ -76,7 +76,7 @@ impl Host {
                 allow_privileged: true,
                 allowed_mounts: vec!["/".into()],
             },
-            environments: Environments::at(folder.clone()),
+            environments: Arc::new(Environments::at(folder.clone())),
             history: Arc::default(),
             outputs: Arc::new(Outputs::below(&folder)),
             cluster_id: "cluster".into(),
