@@ -10,7 +10,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sys", &["domain"]),
     ("api", &["domain"]),
     ("config", &["domain"]),
-    ("archive", &["domain", "api", "sys"]),
+    ("archive", &["domain", "sys", "api"]),
     ("net", &["api", "sys"]),
     ("store", &["domain", "sys"]),
     ("host", &["domain", "sys", "api", "archive", "config", "net", "store"]),

@@ -14,6 +14,7 @@ use crate::sys::shutdown::Stop;
 use crate::sys::{clock, file, process, random, thread};
 use crate::{info, warning};
 
+use super::archives::Archives;
 use super::engine::{Engine, Settings};
 use super::environments::Environments;
 use super::health::History;
@@ -63,6 +64,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         same_site: SameSite::new(tokens.asked_for(), own_names(config)),
         rules: Rules::of(&config.docker),
         environments: environments.clone(),
+        archives: Archives::at(config.docker.container_dir.clone()),
         history: history.clone(),
         outputs: outputs.clone(),
         cluster_id,

@@ -151,22 +151,6 @@ impl Environments {
         self.with_ours(name, |found| Ok(self.docker.remove(&found.id)?))
     }
 
-    /// The id of the container of an environment that runs, for a shell in it.
-    ///
-    /// # Errors
-    /// 404: there is none of that name that is ours; 409: it does not run; 503: no Docker.
-    pub(in crate::host) fn running(&self, name: &str) -> Result<String, ActFault> {
-        let found = self.ours(name)?;
-        match found.state {
-            State::Running => Ok(found.id),
-            State::Paused => Err(ActFault::new(409, format!("container '{name}' is paused: 'docker unpause {name}'"))),
-            State::Ended => {
-                let text = format!("container '{name}' does not run: 'hakuriver docker start-container {name}'");
-                Err(ActFault::new(409, text))
-            }
-        }
-    }
-
     fn with_ours<T>(&self, name: &str, act: impl FnOnce(&Found) -> Result<T, ActFault>) -> Result<T, ActFault> {
         // What is no name of an environment is no environment's container.
         let env: EnvName = name.parse().map_err(|_| no_container(name))?;

@@ -1,5 +1,6 @@
 //! The HTTP API: who may ask, what is asked, and the answer in its words. What is decided stands in the engine.
 
+mod archive;
 mod environments;
 mod events;
 mod lists;
@@ -25,6 +26,7 @@ use crate::store::{Readers, StoreFault};
 
 use self::path::{Audience, Route};
 pub(super) use self::same_site::SameSite;
+use super::archives::Archives;
 use super::engine::{ActFault, Engine};
 use super::environments::Environments;
 use super::health::History;
@@ -40,6 +42,7 @@ pub(super) struct Api {
     pub(super) same_site: SameSite,
     pub(super) rules: Rules,
     pub(super) environments: Arc<Environments>,
+    pub(super) archives: Archives,
     pub(super) history: Arc<History>,
     pub(super) outputs: Arc<Outputs>,
     pub(super) cluster_id: String,
@@ -111,6 +114,8 @@ impl Handler for Api {
             Route::Heartbeat(name) => self.heartbeat(&name, body),
             Route::Observed(name) => self.observed(&name, body),
             Route::Desired(name) => self.desired(&name, head),
+            Route::Environment(name) => self.environment(&name),
+            Route::Archive(name, version) => self.archive(&name, version, head),
             Route::Ship(name, task, attempt, stream) => self.ship(&name, task, attempt, stream, head, body),
         };
         answer.unwrap_or_else(|fault| refuse(fault.status, &fault.detail))

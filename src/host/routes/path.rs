@@ -32,6 +32,10 @@ pub(super) enum Route {
     Desired(String),
     /// A piece of what a task wrote, from its node.
     Ship(String, TaskId, Attempt, Stream),
+    /// What is known of an environment's newest version.
+    Environment(String),
+    /// A version's archive.
+    Archive(String, u64),
 }
 
 /// What a user can do with a node.
@@ -62,9 +66,13 @@ impl Route {
     pub(super) const fn audience(&self) -> Audience {
         match self {
             Self::Healthz => Audience::Open,
-            Self::Register | Self::Heartbeat(_) | Self::Observed(_) | Self::Desired(_) | Self::Ship(..) => {
-                Audience::Node
-            }
+            Self::Register
+            | Self::Heartbeat(_)
+            | Self::Observed(_)
+            | Self::Desired(_)
+            | Self::Ship(..)
+            | Self::Environment(_)
+            | Self::Archive(..) => Audience::Node,
             Self::Version
             | Self::Metrics
             | Self::Nodes
@@ -123,6 +131,8 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["docker", "list"] => (Route::Tarballs, "GET"),
         ["register"] => (Route::Register, "POST"),
         ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
+        ["environments", name] => (Route::Environment(text(name)), "GET"),
+        ["environments", name, version] => (Route::Archive(text(name), version.parse().ok()?), "GET"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
         ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
         // Ids and attempts are parsed here: names of files are made of them.
@@ -150,6 +160,8 @@ mod tests {
             ("/node/n1/drain", "POST"),
             ("/runner/n1/desired", "GET"),
             ("/heartbeat/n1", "PUT"),
+            ("/environments/base", "GET"),
+            ("/environments/base/1700000000", "GET"),
             ("/task/17/stderr", "GET"),
             ("/runner/n1/output/17/1/stdout", "PUT"),
             ("/docker/host/containers", "GET"),
@@ -170,6 +182,7 @@ mod tests {
             "/api",
             "/api/api/nodes",
             "/node/n1/destroy",
+            "/environments/base/newest",
             "/status",
             "/status/1/2",
             "nodes",

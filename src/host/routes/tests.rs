@@ -77,6 +77,7 @@ impl Host {
                 allowed_mounts: vec!["/".into()],
             },
             environments: Arc::new(Environments::at(folder.clone())),
+            archives: Archives::at(folder.clone()),
             history: Arc::default(),
             outputs: Arc::new(Outputs::below(&folder)),
             cluster_id: "cluster".into(),
