@@ -18,6 +18,7 @@ mod bad_input;
 mod config;
 mod crash_phases;
 mod docker_faults;
+mod env_host;
 mod host_alone;
 mod host_output;
 mod hostile;

@@ -130,7 +130,7 @@ impl Environments {
 
     /// Writes what Docker saves, and syncs it.
     fn save(&self, tag: &str, path: &Path, size: u64, percent: &mut dyn FnMut(u64)) -> Result<(), ActFault> {
-        let fault = |fault: &io::Error| ActFault::new(500, format!("cannot write {}: {fault}", path.display()));
+        let fault = |fault: &io::Error| unwritten(path, fault);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| fault(&e))?;
         let (mut written, mut told, mut broken) = (0_u64, None, None);
         let saved = self.docker.save(tag, &self.stop, &mut |bytes| {
@@ -160,7 +160,7 @@ impl Environments {
         let manifest = Manifest { label: label.map(str::to_owned), ..described };
         let beside = self.folder.join(names::manifest_name(name.as_str(), *version));
         let path = self.folder.join(names::file_name(name.as_str(), *version));
-        let fault = |fault: io::Error| ActFault::new(500, format!("cannot write {}: {fault}", path.display()));
+        let fault = |fault: io::Error| unwritten(&path, &fault);
         file::write_atomic(&beside, manifest.to_json().as_bytes(), 0o644).map_err(fault)?;
         fs::rename(unfinished, &path).and_then(|()| file::sync_dir(&self.folder)).map_err(fault)?;
         Ok(path)
@@ -174,6 +174,9 @@ impl Environments {
                 Ok(()) => info!("removed {} (docker.keep_versions)", names::file_name(name.as_str(), version)),
                 Err(fault) => warning!("an older version of '{name}' stays: {fault}"),
             }
+        }
+        if let Err(fault) = tarballs::remove_orphans(&self.folder, name) {
+            warning!("{fault}");
         }
     }
 
@@ -196,4 +199,9 @@ impl Environments {
             Err(fault) => warning!("the default environment was not made: {}", fault.detail),
         }
     }
+}
+
+fn unwritten(path: &Path, fault: &io::Error) -> ActFault {
+    let status = if fault.kind() == io::ErrorKind::StorageFull { 507 } else { 500 };
+    ActFault::new(status, format!("cannot write {}: {fault}", path.display()))
 }

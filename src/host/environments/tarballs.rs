@@ -69,6 +69,24 @@ pub(super) fn remove_version(folder: &Path, name: &EnvName, version: u64) -> io:
     remove(&folder.join(names::manifest_name(name.as_str(), version)))
 }
 
+/// Removes what is known of versions of `name` that are no more: somebody may have asked for one in the moment it went.
+///
+/// # Errors
+/// The folder cannot be read, or a file not removed.
+pub(super) fn remove_orphans(folder: &Path, name: &EnvName) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let file = entry?.file_name();
+        let tarball = file.to_str().and_then(|file| Some(format!("{}.tar", file.strip_suffix(".json")?)));
+        if let Some(tarball) = tarball
+            && names::split(&tarball).is_some_and(|(env, _)| env == name.as_str())
+            && !folder.join(&tarball).exists()
+        {
+            remove(&folder.join(&file))?;
+        }
+    }
+    Ok(())
+}
+
 /// That it is not there is no error.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -104,6 +122,9 @@ mod tests {
             "base.tar",
             "NULL-17.tar",
             "base-1700000000.json",
+            "base-16.json",
+            "other-16.json",
+            "base-x.json",
         ] {
             std::fs::write(scratch.path().join(file), "").expect("write");
         }
@@ -118,6 +139,8 @@ mod tests {
         assert!(
             !is_there("base-1700000000.tar") && !is_there("base-1700000000.json") && is_there("base-1800000000.tar")
         );
+        remove_orphans(scratch.path(), &name("base")).expect("it is there");
+        assert!(!is_there("base-16.json") && is_there("other-16.json") && is_there("base-x.json"));
         assert_eq!(unfinished(&name("base"), 20), ".base-20.tar.part");
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use nanoserde::DeJson;
 
 use crate::api::json;
+use crate::archive::names;
 use crate::domain::ids::EnvName;
 
 /// On the container of an environment: its name. (An image that is made of it has the label too, so it is emptied there: what
@@ -101,7 +102,7 @@ pub(super) fn tag(name: &EnvName) -> Result<String, String> {
         matches!(gap.as_str(), "." | "_" | "__") || gap.chars().all(|c| c == '-')
     });
     if valid && gap.is_empty() && name.as_str().len() > 1 {
-        return Ok(format!("hakuriver/{name}:base"));
+        return Ok(names::tag(name.as_str()));
     }
     Err(format!(
         "environment name '{name}' is no name for Docker: expected lower-case letters and digits, at least two in all, with \
