@@ -149,7 +149,7 @@ fn a_container_set_up_by_hand_becomes_an_environment_that_tasks_run_in() {
 
     let run = cluster.cli(&["task", "submit", "--container", &env.name, "--wait", "--", "/bin/cat", "/installed"]);
     let id = crate::env::first_id(&run.ok());
-    cluster.remember(&[id.clone()]);
+    cluster.remember(std::slice::from_ref(&id));
     assert_eq!(cluster.cli(&["task", "stdout", &id]).ok(), "by-hand\n");
 
     // A container that did not run is packed as well, and does not run after.
@@ -173,9 +173,9 @@ fn what_is_packed_starts_as_its_image_does_and_is_no_environments_container() {
     let env = Env::new(&cluster, "start");
     // An image with an entry point, a command and a signal of its own.
     let tag = format!("hakuriver-test/{}-start:1", cluster.tag);
-    let made = docker(&["create", BARE, "x"]);
+    let made = docker(&["create", "--stop-signal", "SIGQUIT", BARE, "x"]);
     let entry = ["--change", "ENTRYPOINT [\"/bin/echo\", \"a \\\"b\\\"\"]", "--change", "CMD [\"c\"]"];
-    docker(&["commit", entry[0], entry[1], entry[2], entry[3], "--change", "STOPSIGNAL SIGQUIT", &made, &tag]);
+    docker(&["commit", entry[0], entry[1], entry[2], entry[3], &made, &tag]);
     docker(&["rm", &made]);
     let own = docker(&["image", "inspect", "-f", "{{json .Config.Entrypoint}} {{json .Config.Cmd}}", &tag]);
     cluster.cli(&["docker", "create-container", &tag, &env.name]).ok();
@@ -495,7 +495,7 @@ fn a_docker_that_goes_away_in_the_middle_is_waited_for() {
     create(&cluster, &env);
     fs::write(away.with_extension("soon"), "").unwrap();
     let failed = cluster.post(&format!("/docker/create_tar/{}", env.name), "");
-    assert!(refusal(&failed, 503).contains("is as it was") || failed.text().contains("put right"), "{}", failed.text());
+    assert!(refusal(&failed, 503).contains("it is put right when Docker answers"), "{}", failed.text());
     assert_eq!(env.state(), "exited", "it could not be started again");
     fs::remove_file(&away).unwrap();
     wait::until_true("the container runs again", SOON, || (env.state() == "running", env.state()));

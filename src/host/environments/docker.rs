@@ -1,7 +1,7 @@
 //! The `docker` command, as far as environments need it: each call with a deadline, its output read into a type.
 
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use super::words::{self, Found, Image, Listed};
 use crate::domain::docker_words::{Complaint, complaint, plain};
@@ -22,6 +22,12 @@ pub(super) struct DockerFault {
     pub(super) kind: Complaint,
     /// One line, for the user.
     pub(super) text: String,
+}
+
+impl fmt::Display for DockerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl From<DockerFault> for ActFault {
@@ -93,7 +99,7 @@ impl Docker {
 
     /// Asks a container to end, and makes it end ten seconds later.
     pub(super) fn stop(&self, container: &str) -> Result<(), DockerFault> {
-        self.call(["stop", "--time", "10", container], SLOW).map(drop)
+        self.call(["stop", "-t", "10", container], SLOW).map(drop)
     }
 
     /// Removes a container, dead or alive, with its anonymous volumes.

@@ -28,6 +28,7 @@ use crate::warning;
 use self::docker::Docker;
 use super::engine::ActFault;
 pub(super) use containers::Created;
+pub(super) use pack::Packed;
 
 /// How long a Host that stops waits for what it is doing to containers. What is not done then is done at the next start.
 const LAST_WORK: Duration = Duration::from_secs(30);
@@ -188,6 +189,7 @@ impl Environments {
 
     /// Tries again until nothing is owed any more, or the Host stops.
     fn settle_all(&self) {
+        let mut told = false;
         loop {
             let mut rest = 0;
             for owed in owed::all(&self.owed_folder()) {
@@ -195,16 +197,15 @@ impl Environments {
                 let settled = self.take(&owed.name).is_ok_and(|_busy| match self.settle(&owed) {
                     Ok(()) => true,
                     Err(fault) => {
-                        warning!(
-                            "what was begun with the environment '{}' is not put right yet: {}",
-                            owed.name,
-                            fault.text
-                        );
+                        if !told {
+                            warning!("what was begun with the environment '{}' is put right later: {fault}", owed.name);
+                        }
                         false
                     }
                 });
                 rest += usize::from(!settled);
             }
+            told = true;
             if rest == 0 || self.stop.wait(AGAIN) {
                 return;
             }

@@ -198,7 +198,7 @@ mod tests {
         let later = Owed { container: None, before: Some("sha256:1".into()), ..owed.clone() };
         later.keep(&folder).expect("it can be replaced");
         std::fs::write(folder.join("other.json"), "{").expect("written");
-        assert_eq!(all(&folder), [later.clone()]);
+        assert_eq!(all(&folder), std::slice::from_ref(&later));
         assert_eq!(of(&folder, &owed.name), Some(later.clone()));
         later.forget(&folder).expect("it is forgotten");
         assert_eq!(of(&folder, &owed.name), None);

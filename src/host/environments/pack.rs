@@ -21,12 +21,20 @@ use crate::{info, warning};
 /// Characters of a label at most.
 const LONGEST_LABEL: usize = 500;
 
+/// A new version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::host) struct Packed {
+    /// Of the tarball.
+    pub(in crate::host) path: PathBuf,
+    /// False: the container ran, and could not be started again.
+    pub(in crate::host) is_as_before: bool,
+}
+
 /// Whether a node is loading a version of an environment now.
 pub(in crate::host) type IsLoading<'a> = &'a dyn Fn(&EnvName, u64) -> bool;
 
 impl Environments {
-    /// Packs the container `name`, whoever made it, into a new version of the environment of that name; the answer is the
-    /// tarball's path. `progress` hears what is being done.
+    /// Packs the container `name`, whoever made it, into a new version of the environment of that name. `progress` hears what is being done.
     ///
     /// # Errors
     /// 400: the name can be no environment's; 404: there is no such container; 409: it is a task's, or something is being done to
@@ -37,7 +45,7 @@ impl Environments {
         label: Option<&str>,
         is_loading: IsLoading<'_>,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<PathBuf, ActFault> {
+    ) -> Result<Packed, ActFault> {
         let name = env_name(name)?;
         let tag = words::tag(&name).map_err(|why| ActFault::new(400, why))?;
         if label.is_some_and(|label| label.chars().count() > LONGEST_LABEL || label.chars().any(char::is_control)) {
@@ -68,26 +76,27 @@ impl Environments {
             tag,
             name,
         };
-        let unchanged = |fault: ActFault| {
-            let detail = format!("environment '{}' was not packed, and is as it was: {}", owed.name, fault.detail);
-            ActFault::new(fault.status, detail)
-        };
-        owed.keep(&self.owed_folder()).map_err(|fault| unchanged(ActFault::new(500, fault.to_string())))?;
+        owed.keep(&self.owed_folder()).map_err(|fault| unpacked(&owed, "it is as it was", fault.to_string()))?;
         let made = self.make(&owed, &found, label, progress);
         let settled = self.settle(&owed);
         if let Err(fault) = &settled {
-            warning!(
-                "what was begun with the environment '{}' is put right when Docker answers: {}",
-                owed.name,
-                fault.text
-            );
+            warning!("what was begun with the environment '{}' is put right when Docker answers: {fault}", owed.name);
             self.settle_later();
         }
-        let path = made.map_err(unchanged)?;
+        let path = made.map_err(|fault| {
+            let state = if settled.is_ok() { "it is as it was" } else { "it is put right when Docker answers" };
+            ActFault { status: fault.status, ..unpacked(&owed, state, fault.detail) }
+        })?;
         info!("packed the environment '{}' into {}", owed.name, path.display());
         self.tidy(&owed.name, is_loading);
         drop(busy);
-        Ok(path)
+        Ok(Packed { path, is_as_before: self.is_as_before(&owed) })
+    }
+
+    /// The container runs, if it ran before.
+    fn is_as_before(&self, owed: &Owed) -> bool {
+        let found = owed.container.as_ref().map(|_| self.docker.look(owed.name.as_str()));
+        found.is_none_or(|found| found.is_ok_and(|found| found.is_some_and(|found| found.state == State::Running)))
     }
 
     /// All that may fail.
@@ -204,4 +213,8 @@ impl Environments {
 fn unwritten(path: &Path, fault: &io::Error) -> ActFault {
     let status = if fault.kind() == io::ErrorKind::StorageFull { 507 } else { 500 };
     ActFault::new(status, format!("cannot write {}: {fault}", path.display()))
+}
+
+fn unpacked(owed: &Owed, state: &str, reason: String) -> ActFault {
+    ActFault::new(500, format!("environment '{}' was not packed, and {state}: {reason}", owed.name))
 }

@@ -15,8 +15,9 @@ use crate::domain::ids::EnvName;
 pub(super) const ENV: &str = "hakuriver.env";
 /// On all our containers: whose they are.
 pub(super) const CLUSTER: &str = "hakuriver.cluster";
-/// On tasks' containers: the task.
+/// On tasks' containers: the task, and its node.
 const TASK: &str = "hakuriver.task";
+const NODE: &str = "hakuriver.node";
 /// Where our binary is in our containers.
 const BINARY: &str = "/.hakuriver/hakuriver";
 
@@ -245,6 +246,8 @@ pub(super) fn run(name: &EnvName, cluster: &str, binary: &str, image_name: &str,
     let (env, cluster) = (format!("{ENV}={name}"), format!("{CLUSTER}={cluster}"));
     let mount = format!("type=bind,{},target={BINARY},readonly", csv(&format!("source={binary}")));
     let mut argv = words(["run", "--detach", "--name", name.as_str(), "--label", &env, "--label", &cluster]);
+    // Its image may have been made of a task's container: a Runner must not take it for that.
+    argv.extend(words(["--label", &format!("{TASK}="), "--label", &format!("{NODE}=")]));
     // It is there again after a restart of the machine, unless the user has stopped it.
     argv.extend(words(["--restart", "unless-stopped", "--mount", &mount]));
     // Its image is here: what a registry has under that name is not asked.
@@ -261,7 +264,7 @@ pub(super) fn run(name: &EnvName, cluster: &str, binary: &str, image_name: &str,
 /// Makes an image of a container. `own` is the image that it was made of, where entry point and command of the container are
 /// ours and must be the image's again. The image is called `tag`.
 pub(super) fn commit(container: &str, own: Option<&Image>, tag: &str) -> Vec<String> {
-    let mut argv = words(["commit", "--change", &format!("LABEL {ENV}= {CLUSTER}=")]);
+    let mut argv = words(["commit", "--change", &format!("LABEL {ENV}= {CLUSTER}= {TASK}= {NODE}=")]);
     if let Some(own) = own {
         if !own.entrypoint.is_empty() {
             argv.extend(words(["--change", &format!("ENTRYPOINT {}", json::encode(&own.entrypoint))]));

@@ -68,13 +68,14 @@ fn an_image_without_an_entry_point_is_given_none() {
         "{plain}"
     );
     assert!(plain.ends_with("--pull never debian:12 /.hakuriver/hakuriver supervise --idle"), "{plain}");
+    assert!(plain.contains(" --label hakuriver.task= --label hakuriver.node= "), "{plain}");
     let with = argv(&image(&["/init"], &[]));
     assert!(with.ends_with("--entrypoint /.hakuriver/hakuriver debian:12 supervise --idle"), "{with}");
 }
 
 #[test]
 fn what_is_packed_has_its_images_own_start_and_is_no_environments_container() {
-    const LABELS: &str = "LABEL hakuriver.env= hakuriver.cluster=";
+    const LABELS: &str = "LABEL hakuriver.env= hakuriver.cluster= hakuriver.task= hakuriver.node=";
     for (own, changes) in [
         (None, vec![LABELS]),
         (Some(image(&[], &["sh", "-c", "echo \"a b\""])), vec![LABELS, r#"CMD ["sh","-c","echo \"a b\""]"#]),

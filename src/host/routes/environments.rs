@@ -10,7 +10,7 @@ use crate::api::environment::{
 use crate::api::json;
 use crate::api::public::Message;
 use crate::host::engine::ActFault;
-use crate::host::environments::{Created, Environments};
+use crate::host::environments::{Created, Environments, Packed};
 use crate::net::http::{Head, Reply};
 use crate::sys::thread;
 
@@ -76,8 +76,9 @@ impl Api {
             if body.is_empty() { PackBody::default() } else { json::decode(body).map_err(unread)? };
         let (environments, name) = (Arc::clone(&self.environments), name.to_owned());
         let work: Work = Box::new(move |progress| {
-            let path = environments.pack(&name, label.as_deref(), &|_, _| false, progress)?;
-            Ok(Done::Packed(format!("Environment '{name}' packed."), path.to_string_lossy().into_owned()))
+            let Packed { path, is_as_before } = environments.pack(&name, label.as_deref(), &|_, _| false, progress)?;
+            let but = if is_as_before { "" } else { " Its container does not run again: see the Host's log." };
+            Ok(Done::Packed(format!("Environment '{name}' packed.{but}"), path.to_string_lossy().into_owned()))
         });
         long(head, work)
     }
