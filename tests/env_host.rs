@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hakuriver::api::environment::{ContainerRow, PackAnswer, Tarballs};
+use hakuriver::api::node::NodeEnvironment;
 use hakuriver::archive::Manifest;
 use nanoserde::DeJson;
 
 use crate::env::{Cluster, SOON, Settings, image_file, write_script};
+use crate::fake_node::{FakeNode, Hardware};
 use crate::gate::Gate;
 use crate::program::docker;
 use crate::{http, wait};
@@ -331,6 +333,51 @@ fn older_versions_go_and_their_images_with_them() {
     let gone = Command::new("docker").args(["image", "inspect", &first_image]).output().unwrap();
     assert!(!gone.status.success(), "the first image is gone: nobody uses it");
     assert_eq!(env.tags(), ["base"]);
+}
+
+#[test]
+fn a_version_stays_as_long_as_a_node_is_loading_it_and_the_list_has_the_nodes() {
+    let cluster = host(None, "keep_versions = 1\n");
+    let env = Env::new(&cluster, "loading");
+    let nodes = ["n1", "n2", "n3"].map(|name| FakeNode::silent(&cluster, name, &Hardware::cores("0-3", &[])));
+    let says = |node: usize, path: &Path, state: &str| {
+        let version = path.file_stem().unwrap().to_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        nodes[node].has(vec![NodeEnvironment { name: env.name.clone(), version, state: state.to_owned() }]);
+    };
+    create(&cluster, &env);
+    let first = pack(&cluster, &env);
+    says(0, &first, "loading");
+    says(1, &first, "ready");
+    let second = pack(&cluster, &env);
+    assert!(first.exists(), "n1 is loading it");
+    says(0, &second, "ready");
+    says(2, &second, "loading");
+    let list = Tarballs::deserialize_json(&cluster.get("/docker/list")).unwrap();
+    assert_eq!(list[&env.name].nodes, ["n1"], "n2 has an older one, and n3 none yet");
+    let table = cluster.cli(&["docker", "list-tars"]).ok();
+    let of = |path: &Path| table.lines().find(|line| line.contains(path.file_name().unwrap().to_str().unwrap()));
+    assert!(of(&second).is_some_and(|line| line.ends_with("  n1")), "{table}");
+    assert!(of(&first).is_some_and(|line| line.ends_with("  -")), "{table}");
+    let third = pack(&cluster, &env);
+    assert!(!first.exists() && second.exists() && third.exists(), "nobody is loading the first any more");
+}
+
+#[test]
+fn a_host_that_is_stopped_breaks_off_and_puts_right() {
+    let scratch = scratch();
+    let gate = Gate::new(&scratch.dir);
+    let mut cluster = host(Some(gate.program()), "");
+    let env = Env::new(&cluster, "stopped");
+    create(&cluster, &env);
+    gate.close(&["save"]);
+    let mut client = cluster.cli_command(&["docker", "create-tar", &env.name]);
+    let client = client.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    gate.await_one(&["save"]);
+    cluster.stop("host");
+    let told = client.wait_with_output().unwrap();
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    assert_eq!((env.state(), env.files(), env.image()), ("running".to_owned(), vec![], None));
+    assert_eq!(env.tags(), [""; 0]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::sys::file;
 const FORMAT: u32 = 1;
 /// A manifest is no longer, in bytes.
 const LONGEST: usize = 1 << 20;
+/// Where newer versions of Docker put what they name by its digest.
+const BLOBS: &str = "blobs/sha256/";
 /// Nothing in it is as large, in bytes: sums of sizes stay far from the end of their type.
 const LARGEST: u64 = 1 << 50;
 
@@ -90,6 +92,25 @@ impl Manifest {
         })
     }
 
+    /// What can be told from an archive's headers alone: the digests of its layers are those that they should have.
+    /// `size` and `sha256` are left open.
+    pub fn of_headers(image: &Image, name: &str, version: u64) -> Self {
+        let layer = |layer: &Layer| {
+            let digest = layer.path.strip_prefix(BLOBS).map_or(layer.diff_id.clone(), |hex| format!("sha256:{hex}"));
+            ManifestLayer { diff_id: layer.diff_id.clone(), digest, size: layer.size, path: layer.path.clone() }
+        };
+        Self {
+            format: FORMAT,
+            name: name.to_owned(),
+            version,
+            tarball: names::file_name(name, version),
+            image_id: image.id.clone(),
+            config_size: image.config.1,
+            layers: image.layers.iter().map(layer).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Reads one that was written. It may be anybody's.
     ///
     /// # Errors
@@ -139,6 +160,6 @@ fn is_compressed(file: &File, layer: &Layer, digest: &str) -> bool {
     let mut magic = [0; 4];
     let is_read = file.read_exact_at(&mut magic, layer.content).is_ok();
     let is_known = magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd];
-    let named = layer.path.strip_prefix("blobs/sha256/");
+    let named = layer.path.strip_prefix(BLOBS);
     layer.size >= 4 && is_read && is_known && named.is_none_or(|name| digest.strip_prefix("sha256:") == Some(name))
 }

@@ -15,6 +15,7 @@ mod tar;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 
 pub use image::{Image, Layer};
 pub use manifest::{Manifest, ManifestLayer};
@@ -40,6 +41,14 @@ impl From<String> for ArchiveFault {
     fn from(text: String) -> Self {
         Self(text)
     }
+}
+
+/// What is to be said of an archive that is not the one of which the manifest beside it, `path`, tells.
+pub fn swapped(path: &Path) -> ArchiveFault {
+    ArchiveFault(format!(
+        "it is not the one that {} tells of; if it was replaced on purpose, remove that file",
+        path.display()
+    ))
 }
 
 /// `sha256:` and 64 digits.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use crate::archive::names::{self, Archive};
-use crate::archive::{ArchiveFault, Image, Manifest, Part};
+use crate::archive::{ArchiveFault, Image, Manifest, Part, swapped};
 use crate::domain::ids::EnvName;
 use crate::sys::file;
 use crate::{info, warning};
@@ -41,7 +42,7 @@ impl Archives {
         names::newest(&self.folder, env.as_str()).map(|archive| self.manifest(env, &archive)).transpose()
     }
 
-    /// A version's archive without the lowest layers that `have` names, in their order. None: there is no such version.
+    /// A version's archive without the lowest layers that `have` names (diff ids), in their order. None: there is no such version.
     ///
     /// # Errors
     /// As [`Archives::newest`].
@@ -57,6 +58,9 @@ impl Archives {
         let read = || {
             let mut file = File::open(&archive.path).map_err(|fault| ArchiveFault(fault.to_string()))?;
             let image = Image::read(&mut file, &names::tag(env.as_str()))?;
+            if image.id != manifest.image_id {
+                return Err(swapped(&self.folder.join(names::manifest_name(env.as_str(), version))));
+            }
             Ok((file, image, Part::without(&manifest, manifest.shared(have))))
         };
         read().map(Some).map_err(|fault: ArchiveFault| unusable(&archive, &fault))
@@ -74,15 +78,24 @@ impl Archives {
             return Ok(known);
         }
         let path = self.folder.join(names::manifest_name(env.as_str(), archive.stamp));
-        let is_later = fs::metadata(&path).and_then(|found| found.modified()).ok().is_some_and(|time| {
-            time.duration_since(std::time::UNIX_EPOCH).is_ok_and(|time| time.as_nanos() >= archive.modified)
-        });
-        let manifest = match Manifest::read(&path) {
-            Ok(found) if is_later && found.size == archive.size && found.version == archive.stamp => found,
-            _ => {
-                info!("reading {} to know what is in it", archive.path.display());
-                let made = Manifest::describe(&archive.path, env.as_str(), archive.stamp)
-                    .map_err(|fault| unusable(archive, &fault))?;
+        let described = || {
+            info!("reading {} to know what is in it", archive.path.display());
+            Manifest::describe(&archive.path, env.as_str(), archive.stamp).map_err(|fault| unusable(archive, &fault))
+        };
+        let written =
+            Manifest::read(&path).ok().filter(|found| found.name == env.as_str() && found.version == archive.stamp);
+        let manifest = match written {
+            Some(found) if found.size == archive.size && is_since(&path, archive) => found,
+            Some(found) => {
+                let made = described()?;
+                // Copied or touched, or another one in its place?
+                if made.sha256 != found.sha256 {
+                    return Err(unusable(archive, &swapped(&path)));
+                }
+                found
+            }
+            None => {
+                let made = described()?;
                 if let Err(fault) = file::write_atomic(&path, made.to_json().as_bytes(), 0o644) {
                     warning!("what is known of {} is not kept: {fault}", archive.path.display());
                 }
@@ -104,6 +117,13 @@ impl Archives {
         all.remove(key);
         None
     }
+}
+
+/// Whether a file was written no earlier than the archive.
+fn is_since(path: &Path, archive: &Archive) -> bool {
+    let time = fs::metadata(path).and_then(|found| found.modified()).ok();
+    let time = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    time.is_some_and(|time| time.as_nanos() >= archive.modified)
 }
 
 fn unusable(archive: &Archive, fault: &ArchiveFault) -> String {

@@ -18,7 +18,8 @@ impl Api {
         match self.archives.newest(&env) {
             Ok(Some(manifest)) => Ok(Reply::json(200, manifest.to_json())),
             Ok(None) => Err(ActFault::new(404, format!("there is no environment '{env}' on the Host"))),
-            Err(fault) => Err(ActFault::new(500, fault)),
+            // Nothing that may pass: somebody has to put another archive there.
+            Err(fault) => Err(ActFault::new(409, fault)),
         }
     }
 
@@ -28,7 +29,10 @@ impl Api {
         let env = env_name(name)?;
         let have: Vec<String> = match head.query("have") {
             None | Some("") => Vec::new(),
-            Some(list) => list.split(',').map(str::to_owned).collect(),
+            // The digits alone will do: two hundred of them have to fit into a head.
+            Some(list) => {
+                list.split(',').map(|id| format!("sha256:{}", id.strip_prefix("sha256:").unwrap_or(id))).collect()
+            }
         };
         let offset = match head.query("offset") {
             None => 0,
@@ -39,7 +43,7 @@ impl Api {
             Ok(None) => {
                 return Err(ActFault::new(404, format!("version {version} of '{env}' is not on the Host (any more)")));
             }
-            Err(fault) => return Err(ActFault::new(500, fault)),
+            Err(fault) => return Err(ActFault::new(409, fault)),
         };
         if offset > part.length() {
             return Err(ActFault::new(416, format!("field 'offset': there are {} bytes", part.length())));

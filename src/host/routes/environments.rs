@@ -8,9 +8,12 @@ use crate::api::environment::{
     ContainerRow, CreateBody, PackAnswer, PackBody, ProgressLine, Tarballs, TarballsRow, VersionRow,
 };
 use crate::api::json;
+use crate::api::node::NodeEnvironment;
 use crate::api::public::Message;
+use crate::domain::ids::EnvName;
 use crate::host::engine::ActFault;
 use crate::host::environments::{Created, Environments, Packed};
+use crate::host::view::View;
 use crate::net::http::{Head, Reply};
 use crate::sys::thread;
 
@@ -74,9 +77,15 @@ impl Api {
     pub(super) fn create_tar(&self, name: &str, head: &Head, body: &[u8]) -> Result<Reply, ActFault> {
         let PackBody { label } =
             if body.is_empty() { PackBody::default() } else { json::decode(body).map_err(unread)? };
-        let (environments, name) = (Arc::clone(&self.environments), name.to_owned());
+        let (environments, view) = (Arc::clone(&self.environments), Arc::clone(&self.engine.view));
+        let name = name.to_owned();
         let work: Work = Box::new(move |progress| {
-            let Packed { path, is_as_before } = environments.pack(&name, label.as_deref(), &|_, _| false, progress)?;
+            let Packed { path, is_as_before } = environments.pack(
+                &name,
+                label.as_deref(),
+                &|env, version| is_loading(&view, env, version),
+                progress,
+            )?;
             let but = if is_as_before { "" } else { " Its container does not run again: see the Host's log." };
             Ok(Done::Packed(format!("Environment '{name}' packed.{but}"), path.to_string_lossy().into_owned()))
         });
@@ -91,7 +100,7 @@ impl Api {
             let row = TarballsRow {
                 latest_timestamp: newest.time,
                 latest_tarball: newest.tarball.clone(),
-                nodes: Vec::new(),
+                nodes: nodes_with(&self.engine.view, &name, newest.time, READY),
                 all_versions: versions
                     .into_iter()
                     .map(|version| VersionRow {
@@ -106,6 +115,22 @@ impl Api {
         });
         Ok(answer(200, &rows.collect::<Tarballs>()))
     }
+}
+
+/// How a node says that it has a version, and that it is to have it.
+const READY: &str = "ready";
+const LOADING: &str = "loading";
+
+/// The names of the nodes that say so of a version; those that are silent have said it last.
+fn nodes_with(view: &View, env: &EnvName, version: u64, state: &str) -> Vec<String> {
+    let says = |said: &NodeEnvironment| said.version == version && said.state == state && said.name == env.as_str();
+    let nodes = view.nodes();
+    let nodes = nodes.iter().filter(|node| node.figures.environments.iter().any(says));
+    nodes.map(|node| node.record.name.to_string()).collect()
+}
+
+fn is_loading(view: &View, env: &EnvName, version: u64) -> bool {
+    !nodes_with(view, env, version, LOADING).is_empty()
 }
 
 fn unread(fault: json::JsonFault) -> ActFault {

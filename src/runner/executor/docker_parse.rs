@@ -274,6 +274,11 @@ pub fn image_config(stdout: &[u8]) -> Result<ImageConfig, String> {
         .map_err(|fault| format!("docker image inspect printed what this program cannot read: {fault}"))
 }
 
+/// The layers of images, each from the lowest on; what is no list of them is passed over (an image may have none).
+pub fn chains(stdout: &[u8]) -> Vec<Vec<String>> {
+    stdout.split(|byte| *byte == b'\n').filter_map(|line| json::decode(line.trim_ascii()).ok()).collect()
+}
+
 /// Reads the list of [`super::docker_args::list`]: container ids, and what they do.
 pub fn listed(stdout: &[u8]) -> Vec<(String, Glimpse)> {
     let text = String::from_utf8_lossy(stdout);

@@ -97,3 +97,10 @@ fn the_list_shows_what_containers_do() {
     ];
     assert_eq!(read, expected.map(|(id, glimpse)| (id.to_owned(), glimpse)));
 }
+
+#[test]
+fn the_layers_of_images_are_read_and_those_without_any_passed_over() {
+    let stdout = b"[\"sha256:1\",\"sha256:2\"]\nnull\n\n[]\n[\"sha256:3\"]\n";
+    let found: Vec<Vec<String>> = vec![vec!["sha256:1".into(), "sha256:2".into()], vec![], vec!["sha256:3".into()]];
+    assert_eq!(chains(stdout), found);
+}
