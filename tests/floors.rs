@@ -12,8 +12,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("config", &["domain"]),
     ("net", &["api", "sys"]),
     ("store", &["domain", "sys"]),
-    ("host", &["domain", "sys", "api", "config", "net", "store"]),
-    ("runner", &["domain", "sys", "api", "config", "net"]),
+    ("terminal", &["domain", "sys", "api", "net"]),
+    ("host", &["domain", "sys", "api", "config", "net", "store", "terminal"]),
+    ("runner", &["domain", "sys", "api", "config", "net", "terminal"]),
     ("cli", &["domain", "sys", "api", "config", "net"]),
 ];
 

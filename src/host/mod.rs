@@ -16,6 +16,7 @@ mod routes;
 mod run;
 mod signal;
 mod submission;
+mod terminal;
 mod tokens;
 mod tunnel;
 mod view;

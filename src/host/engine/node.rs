@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::api::node::ShellOrder;
 use crate::domain::ids::{GpuId, TaskId};
 use crate::domain::node::Conditions;
 use crate::domain::placement::{Held, NodeView, Readiness};
@@ -36,6 +37,8 @@ pub(super) struct Node {
     pub(super) changes: Changes,
     /// Its long poll.
     pub(super) parked: Option<Parked>,
+    /// Shells that users wait for, by their ids.
+    pub(super) shells: BTreeMap<String, ShellOrder>,
     /// Tasks placed there that are not settled.
     pub(super) tasks: BTreeSet<TaskId>,
     /// Those of them that hold more than a place among the tasks without cores: never many, as each holds some of the
@@ -62,6 +65,7 @@ impl Node {
             suspects: BTreeSet::new(),
             changes: Changes::new(),
             parked: None,
+            shells: BTreeMap::new(),
             tasks: BTreeSet::new(),
             holders: BTreeSet::new(),
             held: Held::default(),

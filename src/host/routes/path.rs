@@ -17,6 +17,10 @@ pub(super) enum Route {
     Kill(String),
     Control(String, String),
     Output(String, Stream),
+    /// A shell in a task's container.
+    TaskTerminal(String),
+    /// A shell in an environment's container on the Host.
+    EnvironmentTerminal(String),
     Tasks,
     Vps,
     VpsStatus,
@@ -27,6 +31,8 @@ pub(super) enum Route {
     Desired(String),
     /// A piece of what a task wrote, from its node.
     Ship(String, TaskId, Attempt, Stream),
+    /// A shell that a user waits for, from its node.
+    NodeShell(String, String),
 }
 
 /// What a user can do with a node.
@@ -49,9 +55,12 @@ impl Route {
     pub(super) const fn audience(&self) -> Audience {
         match self {
             Self::Healthz => Audience::Open,
-            Self::Register | Self::Heartbeat(_) | Self::Observed(_) | Self::Desired(_) | Self::Ship(..) => {
-                Audience::Node
-            }
+            Self::Register
+            | Self::Heartbeat(_)
+            | Self::Observed(_)
+            | Self::Desired(_)
+            | Self::Ship(..)
+            | Self::NodeShell(..) => Audience::Node,
             Self::Version
             | Self::Metrics
             | Self::Nodes
@@ -62,6 +71,8 @@ impl Route {
             | Self::Kill(_)
             | Self::Control(..)
             | Self::Output(..)
+            | Self::TaskTerminal(_)
+            | Self::EnvironmentTerminal(_)
             | Self::Tasks
             | Self::Vps
             | Self::VpsStatus
@@ -91,6 +102,8 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["status", task] => (Route::Status(text(task)), "GET"),
         ["kill", task] => (Route::Kill(text(task)), "POST"),
         ["command", task, action] => (Route::Control(text(task), text(action)), "POST"),
+        ["task", task, "terminal"] => (Route::TaskTerminal(text(task)), "GET"),
+        ["docker", "host", "containers", name, "terminal"] => (Route::EnvironmentTerminal(text(name)), "GET"),
         ["task", task, stream] => (Route::Output(text(task), stream.parse().ok()?), "GET"),
         ["tasks"] => (Route::Tasks, "GET"),
         ["vps"] => (Route::Vps, "GET"),
@@ -100,6 +113,7 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
         ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
+        ["runner", name, "shell", id] => (Route::NodeShell(text(name), text(id)), "GET"),
         // Ids and attempts are parsed here: names of files are made of them.
         ["runner", name, "output", task, attempt, stream] => {
             let attempt = attempt.parse().ok().map(Attempt)?;
@@ -127,6 +141,9 @@ mod tests {
             ("/heartbeat/n1", "PUT"),
             ("/task/17/stderr", "GET"),
             ("/runner/n1/output/17/1/stdout", "PUT"),
+            ("/task/17/terminal", "GET"),
+            ("/docker/host/containers/my.env_1/terminal", "GET"),
+            ("/runner/n1/shell/0123", "GET"),
         ] {
             let plain = parse(path).unwrap_or_else(|| panic!("{path}"));
             assert_eq!(plain.1, method, "{path}");

@@ -37,7 +37,7 @@ impl Got {
         match reply {
             Reply::Full { status, body, .. } => Self { status, body: String::from_utf8(body.to_vec()).expect("text") },
             Reply::Stream { status, .. } => Self { status, body: String::new() },
-            Reply::Upgrade { .. } => panic!("nothing is upgraded here"),
+            Reply::Upgrade { .. } => Self { status: 101, body: String::new() },
         }
     }
 
@@ -79,6 +79,7 @@ impl Host {
             environments: Environments::at(folder.clone()),
             history: Arc::default(),
             outputs: Arc::new(Outputs::below(&folder)),
+            terminals: Arc::new(Terminals::new("docker")),
             cluster_id: "cluster".into(),
             poll: Duration::from_millis(200),
         };

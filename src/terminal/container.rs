@@ -1,0 +1,146 @@
+//! The shell of a container: which one it has, how it is started, and how it is ended when nobody looks at it any more.
+
+use std::time::Duration;
+
+use crate::api::terminal::Size;
+use crate::sys::command::Program;
+use crate::sys::process::{SIGCONT, SIGHUP, SIGKILL, signal, terminal_leaders};
+use crate::sys::pty::Terminal;
+use crate::sys::random;
+
+/// The shells that are looked for, the better one first.
+const SHELLS: [&str; 2] = ["bash", "sh"];
+/// For a shell to show that it is there, on a busy machine.
+const LOOK: Duration = Duration::from_secs(30);
+/// For a shell that has lost its terminal to end, and for one that was killed.
+const HANG_UP: Duration = Duration::from_secs(3);
+/// What a session's processes carry in their environment: all that tells them from others, as Docker does not say what it has started.
+const MARK: &str = "HAKURIVER_SHELL";
+
+/// A shell that runs in a container, on a terminal that is ours.
+#[derive(Debug)]
+pub struct Shell {
+    pub terminal: Terminal,
+    /// `NAME=VALUE`
+    mark: String,
+}
+
+impl Shell {
+    /// Starts the container's shell. `docker` is the program, `container` the id of a container that runs.
+    ///
+    /// # Errors
+    /// One sentence for the user.
+    pub fn start(docker: &str, container: &str, size: Size) -> Result<Self, String> {
+        let shell = find(docker, container)?;
+        let mark = format!("{MARK}={}", random::hex(8));
+        let argv = argv(docker, container, &mark, shell);
+        let terminal = Terminal::start(&argv, size.rows, size.cols).map_err(|fault| fault.to_string())?;
+        Ok(Self { terminal, mark })
+    }
+
+    /// Ends it: its terminal is gone. Docker would leave it running for ever, as it does not pass the end of its own terminal on.
+    pub fn hang_up(mut self) {
+        let told = self.tell(&[SIGHUP, SIGCONT]);
+        if !told {
+            // Only root sees whose processes these are. A shell that waits for a command ends by this.
+            let _full = self.terminal.write(b"\x03\x04");
+        }
+        if !self.terminal.drain(HANG_UP) && told {
+            self.tell(&[SIGKILL]);
+            self.terminal.drain(HANG_UP);
+        }
+    }
+
+    /// Sends signals to the shell itself; what it has started hears of its end from the kernel. False: it was not found.
+    fn tell(&self, signals: &[i32]) -> bool {
+        let leaders = terminal_leaders(&self.mark).unwrap_or_default();
+        for (pid, number) in leaders.iter().flat_map(|pid| signals.iter().map(move |number| (*pid, *number))) {
+            signal(pid, number);
+        }
+        !leaders.is_empty()
+    }
+}
+
+/// The best shell that the container has.
+fn find(docker: &str, container: &str) -> Result<&'static str, String> {
+    let mut last = String::new();
+    for shell in SHELLS {
+        let output = Program::new(probe(docker, container, shell), LOOK).run().map_err(|fault| fault.to_string())?;
+        match said(output.code, &output.stderr_text()) {
+            Said::There => return Ok(shell),
+            Said::Missing => {}
+            Said::Fault(text) => last = text,
+        }
+        if !last.is_empty() {
+            return Err(last);
+        }
+    }
+    Err(format!("there is no shell in this container (looked for: {})", SHELLS.join(", ")))
+}
+
+/// A program that does nothing, which only a shell can do. The words are ours alone.
+fn probe(docker: &str, container: &str, shell: &str) -> Vec<String> {
+    [docker, "exec", container, shell, "-c", ":"].map(str::to_owned).to_vec()
+}
+
+fn argv(docker: &str, container: &str, mark: &str, shell: &str) -> Vec<String> {
+    // Docker keeps the first key of the sequence that detaches until it has seen the next one. Its own is Ctrl-P, which repeats the
+    // last command in every shell; this one is next to never pressed, and eight in a row never.
+    let detach = ["ctrl-^"; 8].join(",");
+    ["exec", "-it", "--detach-keys", &detach, "-e", mark, container, shell].into_iter().fold(
+        vec![docker.to_owned()],
+        |mut argv, word| {
+            argv.push(word.to_owned());
+            argv
+        },
+    )
+}
+
+/// What Docker said of a shell.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    There,
+    Missing,
+    Fault(String),
+}
+
+fn said(code: Option<i32>, stderr: &str) -> Said {
+    match code {
+        Some(0) => Said::There,
+        // 126 and 127 are Docker's where the program could not be started; 20.10 also ends so where it is no program at all.
+        Some(126 | 127) => Said::Missing,
+        _ => Said::Fault(match stderr.lines().find(|line| !line.trim().is_empty()) {
+            Some(line) => line.trim().trim_start_matches("Error response from daemon: ").to_owned(),
+            None => "Docker could not look into the container, and did not say why".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_is_called_so() {
+        let line = argv("docker", "0123", "HAKURIVER_SHELL=ab", "bash").join(" ");
+        let keys = "ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^";
+        assert_eq!(line, format!("docker exec -it --detach-keys {keys} -e HAKURIVER_SHELL=ab 0123 bash"));
+        assert_eq!(probe("podman", "0123", "sh").join(" "), "podman exec 0123 sh -c :");
+    }
+
+    #[test]
+    fn what_docker_says_of_a_shell() {
+        let missing = "OCI runtime exec failed: exec failed: container_linux.go:380: starting container process caused: exec: \
+                       \"bash\": executable file not found in $PATH: unknown";
+        let paused = "\nError response from daemon: Container 12 is paused, unpause the container before exec\n";
+        for (code, stderr, expected) in [
+            (Some(0), "", Said::There),
+            (Some(126), missing, Said::Missing),
+            (Some(127), missing, Said::Missing),
+            (Some(1), paused, Said::Fault("Container 12 is paused, unpause the container before exec".to_owned())),
+            (None, "", Said::Fault("Docker could not look into the container, and did not say why".to_owned())),
+        ] {
+            assert_eq!(said(code, stderr), expected, "{code:?} {stderr}");
+        }
+    }
+}
