@@ -12,9 +12,11 @@ use crate::api::node::{
     DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputChunk, OutputHave,
     Register, Registered,
 };
+use crate::api::terminal::LARGEST_MESSAGE;
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
 use crate::net::http_client::{Answer, Client, ClientFault};
+use crate::net::websocket::{self, ConnectFault, Socket};
 
 /// A call that is answered at once.
 const CALL: Duration = Duration::from_secs(10);
@@ -65,6 +67,8 @@ pub struct Link {
     /// For output alone: reports and heartbeats never wait behind it.
     shipping: Client,
     hostname: String,
+    /// For what does not go through the clients.
+    node_token: Option<String>,
     held: Mutex<Held>,
     changed: Condvar,
 }
@@ -100,6 +104,7 @@ impl Link {
             client: Client::new(&base, join.node_token.as_deref()),
             shipping: Client::new(&base, join.node_token.as_deref()),
             hostname: hostname.to_owned(),
+            node_token: join.node_token.clone(),
             held: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -228,6 +233,16 @@ impl Link {
         let (host, session, attempt) = (&self.hostname, escaped(&session.id), attempt.0);
         let path = format!("/runner/{host}/output/{task}/{attempt}/{stream}?session={session}&offset={offset}");
         self.read("PUT", &path, self.shipping.put_bytes(&path, bytes, REPORT))
+    }
+
+    /// Opens the connection of a shell that a user waits for at the Host.
+    ///
+    /// # Errors
+    /// See [`ConnectFault`].
+    pub fn shell(&self, session: &Session, id: &str) -> Result<Socket, ConnectFault> {
+        let path = format!("/runner/{}/shell/{}?session={}", self.hostname, escaped(id), escaped(&session.id));
+        let address = self.host().trim_start_matches("http://");
+        websocket::connect(address, &path, self.node_token.as_deref(), CALL, LARGEST_MESSAGE)
     }
 
     fn call<Q: SerJson, A: DeJson>(
