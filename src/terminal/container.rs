@@ -1,6 +1,7 @@
 //! The shell of a container: which one it has, how it is started, and how it is ended when nobody looks at it any more.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::api::terminal::Size;
 use crate::sys::command::Program;
@@ -12,8 +13,10 @@ use crate::sys::random;
 const SHELLS: [&str; 2] = ["bash", "sh"];
 /// For a shell to show that it is there, on a busy machine.
 const LOOK: Duration = Duration::from_secs(30);
-/// For a shell that has lost its terminal to end, and for one that was killed.
-const HANG_UP: Duration = Duration::from_secs(3);
+/// For a shell that has lost its terminal to end before it is killed.
+const HANG_UP: Duration = Duration::from_secs(2);
+/// How often such a shell is looked for: it is nobody's child here, and nothing tells that it was started.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// What a session's processes carry in their environment: all that tells them from others, as Docker does not say what it has started.
 const MARK: &str = "HAKURIVER_SHELL";
 
@@ -40,24 +43,30 @@ impl Shell {
 
     /// Ends it: its terminal is gone. Docker would leave it running for ever, as it does not pass the end of its own terminal on.
     pub fn hang_up(mut self) {
-        let told = self.tell(&[SIGHUP, SIGCONT]);
-        if !told {
-            // Only root sees whose processes these are. A shell that waits for a command ends by this.
-            let _full = self.terminal.write(b"\x03\x04");
+        let end = Instant::now() + HANG_UP;
+        let mut told = BTreeSet::new();
+        let mut is_typed = false;
+        // It may be on its way only: Docker takes a moment to start it.
+        while !self.terminal.drain(LOOK_AGAIN) && Instant::now() < end {
+            for pid in self.leaders().into_iter().filter(|pid| told.insert(*pid)) {
+                signal(pid, SIGHUP);
+                // One that is stopped hears it only then.
+                signal(pid, SIGCONT);
+            }
+            if told.is_empty() && !std::mem::replace(&mut is_typed, true) {
+                // Only root sees whose processes these are. A shell that waits for a command ends by this.
+                let _full = self.terminal.write(b"\x03\x04");
+            }
         }
-        if !self.terminal.drain(HANG_UP) && told {
-            self.tell(&[SIGKILL]);
-            self.terminal.drain(HANG_UP);
+        for pid in self.leaders() {
+            signal(pid, SIGKILL);
         }
+        self.terminal.drain(LOOK_AGAIN);
     }
 
-    /// Sends signals to the shell itself; what it has started hears of its end from the kernel. False: it was not found.
-    fn tell(&self, signals: &[i32]) -> bool {
-        let leaders = terminal_leaders(&self.mark).unwrap_or_default();
-        for (pid, number) in leaders.iter().flat_map(|pid| signals.iter().map(move |number| (*pid, *number))) {
-            signal(pid, number);
-        }
-        !leaders.is_empty()
+    /// The shell itself, if it is found; what it has started hears of its end from the kernel.
+    fn leaders(&self) -> Vec<u32> {
+        terminal_leaders(&self.mark).unwrap_or_default()
     }
 }
 
