@@ -1,6 +1,7 @@
 //! Shells through a real terminal: in a container on the Host, and in tasks on their nodes.
 
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hakuriver::api::terminal::{FromShell, ToShell};
@@ -253,7 +254,7 @@ fn listens(pid: u32, sockets: &str) -> bool {
 fn the_terminal_is_put_right_and_the_shell_ended_when_the_client_is_told_to_end() {
     let cluster = host_alone();
     let environment = Environment::new(&cluster);
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGKILL] {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGKILL] {
         let mut tty = environment.open(&cluster);
         // As an editor does: the second screen, the cursor hidden. And a program that waits for keys.
         tty.line("printf '\\e[?1049h\\e[?25l'; sleep 4711; echo never");
@@ -278,17 +279,34 @@ fn a_host_that_dies_or_stops_is_told_and_leaves_no_shell() {
     tty.await_raw();
     tty.ready();
     tty.line("sleep 4711");
+    let environment = Environment::new(&cluster);
+    let mut on_host = environment.open(&cluster);
+    on_host.line("sleep 4711");
     cluster.kill9("host");
-    assert_eq!(tty.end(), 3);
-    tty.expect("error: the connection to the Host at ");
+    for tty in [&mut tty, &mut on_host] {
+        assert_eq!(tty.end(), 3);
+        tty.expect("error: the connection to the Host at ");
+    }
     await_no_shell(&container);
     cluster.start_host();
+    // Nobody was there to end this one.
+    await_no_shell(&environment.name);
     cluster.await_node("a", "online");
+    let mut tty = Tty::start(cluster.cli_command(&["vps", "shell", &id]));
+    tty.await_raw();
+    tty.ready();
+    tty.line("sleep 4711");
+    cluster.kill9("runner-a");
+    assert_eq!(tty.end(), 1);
+    tty.expect("error: the connection to the node is lost: ");
+    cluster.start_runner("a");
+    await_no_shell(&container);
     // Stopped in good order: the Host, and then the Runner.
     for (process, says) in [("host", "error: the "), ("runner-a", "error: the Host has ended the connection")] {
         let mut tty = Tty::start(cluster.cli_command(&["vps", "shell", &id]));
         tty.await_raw();
         tty.ready();
+        let mut on_host = environment.open(&cluster);
         let begin = Instant::now();
         cluster.stop(process);
         assert!(begin.elapsed() < Duration::from_secs(10), "{process} took {:?} to stop", begin.elapsed());
@@ -296,6 +314,8 @@ fn a_host_that_dies_or_stops_is_told_and_leaves_no_shell() {
         tty.expect(says);
         await_no_shell(&container);
         if process == "host" {
+            assert!(matches!(on_host.end(), 1 | 3));
+            await_no_shell(&environment.name);
             cluster.start_host();
             cluster.await_node("a", "online");
         }
@@ -305,6 +325,36 @@ fn a_host_that_dies_or_stops_is_told_and_leaves_no_shell() {
     assert_eq!(tty.end(), 1);
     tty.expect(&cluster.node("a"));
     cluster.start_runner("a");
+    cluster.kill_vps(&id);
+}
+
+#[test]
+fn a_user_who_goes_is_missed_while_the_shell_takes_no_input() {
+    let cluster = Cluster::up();
+    let id = cluster.submit(&[]);
+    let environment = Environment::new(&cluster);
+    let container = cluster.container(&id);
+    let environment = &environment.name;
+    for (words, container) in
+        [(vec!["vps", "shell", &id], &container), (vec!["docker-shell", environment], environment)]
+    {
+        let tty = Tty::start(cluster.cli_command(&words));
+        tty.await_raw();
+        tty.ready();
+        tty.line("stty -echo -icanon; sleep 4711");
+        wait::until_true("sleep runs", SOON, || {
+            let all = docker(&["top", container, "-eo", "pid,args"]);
+            (all.contains("sleep 4711"), all)
+        });
+        thread::scope(|scope| {
+            // More than all the buffers on the way hold.
+            scope.spawn(|| tty.try_type_in(&vec![b'x'; 64 << 20]));
+            wait::until("nothing is taken any more", SOON, || tty.is_stuck());
+            tty.signal(Signal::SIGKILL);
+            tty.leave();
+        });
+        await_no_shell(container);
+    }
     cluster.kill_vps(&id);
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{Termios, tcgetattr};
+use nix::sys::termios::{FlushArg, Termios, tcflush, tcgetattr};
 use nix::unistd::Pid;
 
 use crate::env::SOON;
@@ -28,7 +28,9 @@ pub struct Tty {
     child: Child,
     shown: Arc<Mutex<Vec<u8>>>,
     looks_away: Arc<AtomicBool>,
-    before: Termios,
+    is_left: AtomicBool,
+    typed: AtomicUsize,
+    before: Mutex<Termios>,
 }
 
 impl Tty {
@@ -41,7 +43,7 @@ impl Tty {
         let flags = libc::O_NOCTTY | libc::O_CLOEXEC;
         let slave = OpenOptions::new().read(true).write(true).custom_flags(flags).open(name).unwrap();
         set_size(&slave, 30, 100);
-        let before = tcgetattr(&slave).unwrap();
+        let before = Mutex::new(tcgetattr(&slave).unwrap());
         let stream = || slave.try_clone().unwrap();
         command.stdin(stream()).stdout(stream()).stderr(stream());
         // SAFETY: two plain system calls between fork and exec.
@@ -70,7 +72,8 @@ impl Tty {
                 }
             }
         });
-        Self { master, slave, child, shown, looks_away, before }
+        let (is_left, typed) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { master, slave, child, shown, looks_away, is_left, typed, before }
     }
 
     pub fn pid(&self) -> u32 {
@@ -80,6 +83,30 @@ impl Tty {
     /// Presses keys.
     pub fn type_in(&self, keys: impl AsRef<[u8]>) {
         (&self.master).write_all(keys.as_ref()).unwrap();
+    }
+
+    /// As [`Self::type_in`], until [`Self::leave`].
+    pub fn try_type_in(&self, keys: &[u8]) {
+        for part in keys.chunks(1_000) {
+            if self.is_left.load(Ordering::Relaxed) || (&self.master).write_all(part).is_err() {
+                return;
+            }
+            self.typed.fetch_add(part.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Ok when no key was taken for a while.
+    pub fn is_stuck(&self) -> Result<(), String> {
+        let before = self.typed.load(Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(1_500));
+        let now = self.typed.load(Ordering::Relaxed);
+        if now == before && now > 0 { Ok(()) } else { Err(format!("{now} bytes taken")) }
+    }
+
+    /// Types no more, whether or not anybody takes it.
+    pub fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+        tcflush(&self.slave, FlushArg::TCIFLUSH).unwrap();
     }
 
     /// Types a command line.
@@ -161,8 +188,8 @@ impl Tty {
             Some(status) => Ok(status),
             None => Err(format!("it runs; shown: {:?}", self.shown())),
         });
-        let after = tcgetattr(&self.slave).unwrap();
-        assert!(after == self.before, "the terminal is another than before: {after:?}; before {:?}", self.before);
+        let (before, after) = (self.before.lock().unwrap(), tcgetattr(&self.slave).unwrap());
+        assert!(after == *before, "the terminal is another than before: {after:?}; before {before:?}");
         status.code().unwrap_or(-1)
     }
 
@@ -170,7 +197,10 @@ impl Tty {
     #[track_caller]
     pub fn await_raw(&self) {
         wait::until_true("the terminal is raw", SOON, || {
-            (tcgetattr(&self.slave).unwrap() != self.before, format!("as before; shown: {:?}", self.shown()))
+            (
+                tcgetattr(&self.slave).unwrap() != *self.before.lock().unwrap(),
+                format!("as before; shown: {:?}", self.shown()),
+            )
         });
     }
 }

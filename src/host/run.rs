@@ -65,7 +65,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         environments: Environments::at(config.docker.container_dir.clone()),
         history: history.clone(),
         outputs: outputs.clone(),
-        terminals: Arc::new(Terminals::new(&config.docker.command)),
+        terminals: Arc::new(Terminals::new(&config.docker.command, &cluster_id)),
         cluster_id,
         poll: config.timing.heartbeat_interval,
     };

@@ -13,6 +13,7 @@ use crate::api::node::ShellOrder;
 use crate::domain::ids::{NodeName, TaskId};
 use crate::net::websocket::Socket;
 use crate::sys::command::Program;
+use crate::terminal::container::end_strays;
 use crate::terminal::{refuse, relay};
 
 use super::engine::{ActFault, Engine};
@@ -31,6 +32,8 @@ const LABEL: &str = "hakuriver.env";
 pub(super) struct Terminals {
     /// The program, `docker`.
     pub(super) docker: String,
+    /// Whose shells they are.
+    pub(super) owner: String,
     /// Users who wait for a node, by the shell's id.
     waiting: Mutex<BTreeMap<String, Waiting>>,
     open: Arc<AtomicUsize>,
@@ -53,8 +56,11 @@ impl Drop for Place {
 }
 
 impl Terminals {
-    pub(super) fn new(docker: &str) -> Self {
-        Self { docker: docker.to_owned(), waiting: Mutex::default(), open: Arc::default() }
+    /// Ends what an earlier Host of this cluster has left behind.
+    pub(super) fn new(docker: &str, cluster_id: &str) -> Self {
+        let owner = format!("{cluster_id}/");
+        end_strays(&owner);
+        Self { docker: docker.to_owned(), owner, waiting: Mutex::default(), open: Arc::default() }
     }
 
     /// # Errors
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_never_shown_to_docker() {
-        let terminals = Terminals::new("/no/such/docker");
+        let terminals = Terminals::new("/no/such/docker", "c");
         for name in ["", "-f", "--format", "../x"] {
             assert_eq!(terminals.container(name).expect_err("none").status, 404, "{name}");
         }
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn shells_are_bounded_and_claimed_once_by_their_node() {
-        let terminals = Terminals::new("docker");
+        let terminals = Terminals::new("docker", "c");
         let mut places: Vec<Place> = (0..MOST).map(|_| terminals.place().expect("there is room")).collect();
         assert_eq!(terminals.place().expect_err("full").status, 503);
         places.pop();

@@ -5,15 +5,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::executor::docker_parse::ContainerState;
-use super::executor::{command_name, vps_name};
+use super::executor::{Owner, command_name, vps_name};
 use super::link::{Link, Session};
 use super::node::Node;
 use crate::api::node::ShellOrder;
-use crate::api::terminal::{Size, size};
+use crate::api::terminal::size;
 use crate::domain::ids::TaskId;
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
-use crate::terminal::container::Shell;
+use crate::terminal::container::{Shell, end_strays};
 use crate::terminal::{refuse, session};
 use crate::warning;
 
@@ -24,6 +24,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Shells {
     node: Arc<Node>,
     link: Arc<Link>,
+    /// Whose shells they are.
+    owner: String,
     stop: Stop,
     state: Mutex<State>,
     ended: Condvar,
@@ -37,9 +39,12 @@ struct State {
 }
 
 impl Shells {
-    /// None is open yet. All end when `stop` is set.
+    /// None is open yet: what an earlier Runner of this node has left behind is ended. All end when `stop` is set.
     pub fn new(node: Arc<Node>, link: Arc<Link>, stop: Stop) -> Arc<Self> {
-        Arc::new(Self { node, link, stop, state: Mutex::default(), ended: Condvar::new() })
+        let Owner { cluster, node: name } = node.docker.owner();
+        let owner = format!("{cluster}/{name}");
+        end_strays(&owner);
+        Arc::new(Self { node, link, owner, stop, state: Mutex::default(), ended: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,8 +82,8 @@ impl Shells {
             }
         };
         let shell = self.container(order).and_then(|container| {
-            let size = size(Some(order.rows.into()), Some(order.cols.into())).unwrap_or_else(Size::default);
-            Shell::start(self.node.docker.command(), &container, size)
+            let size = size(Some(order.rows.into()), Some(order.cols.into())).unwrap_or_default();
+            Shell::start(self.node.docker.command(), &container, &self.owner, size)
         });
         match shell {
             Ok(shell) => session::serve(socket, shell, &self.stop),

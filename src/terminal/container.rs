@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::api::terminal::Size;
+use crate::info;
 use crate::sys::command::Program;
 use crate::sys::process::{SIGCONT, SIGHUP, SIGKILL, signal, terminal_leaders};
 use crate::sys::pty::Terminal;
@@ -19,6 +20,8 @@ const HANG_UP: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// What a session's processes carry in their environment: all that tells them from others, as Docker does not say what it has started.
 const MARK: &str = "HAKURIVER_SHELL";
+/// The same for whose shells they are.
+const OWNER: &str = "HAKURIVER_SHELL_OF";
 
 /// A shell that runs in a container, on a terminal that is ours.
 #[derive(Debug)]
@@ -29,14 +32,15 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts the container's shell. `docker` is the program, `container` the id of a container that runs.
+    /// Starts the container's shell. `docker` is the program, `container` the id of a container that runs, `owner` whose shell it is
+    /// (see [`end_strays`]).
     ///
     /// # Errors
     /// One sentence for the user.
-    pub fn start(docker: &str, container: &str, size: Size) -> Result<Self, String> {
+    pub fn start(docker: &str, container: &str, owner: &str, size: Size) -> Result<Self, String> {
         let shell = find(docker, container)?;
         let mark = format!("{MARK}={}", random::hex(8));
-        let argv = argv(docker, container, &mark, shell);
+        let argv = argv(docker, container, &[&mark, &format!("{OWNER}={owner}")], shell);
         let terminal = Terminal::start(&argv, size.rows, size.cols).map_err(|fault| fault.to_string())?;
         Ok(Self { terminal, mark })
     }
@@ -70,6 +74,15 @@ impl Shell {
     }
 }
 
+/// Ends the shells that a process of that owner has left behind because it was killed. To be called before it has any.
+pub fn end_strays(owner: &str) {
+    for pid in terminal_leaders(&format!("{OWNER}={owner}")).unwrap_or_default() {
+        info!("a shell was left behind (process {pid}): it is ended");
+        signal(pid, SIGHUP);
+        signal(pid, SIGCONT);
+    }
+}
+
 /// The best shell that the container has.
 fn find(docker: &str, container: &str) -> Result<&'static str, String> {
     let mut last = String::new();
@@ -92,17 +105,14 @@ fn probe(docker: &str, container: &str, shell: &str) -> Vec<String> {
     [docker, "exec", container, shell, "-c", ":"].map(str::to_owned).to_vec()
 }
 
-fn argv(docker: &str, container: &str, mark: &str, shell: &str) -> Vec<String> {
+fn argv(docker: &str, container: &str, marks: &[&str], shell: &str) -> Vec<String> {
     // Docker keeps the first key of the sequence that detaches until it has seen the next one. Its own is Ctrl-P, which repeats the
     // last command in every shell; this one is next to never pressed, and eight in a row never.
     let detach = ["ctrl-^"; 8].join(",");
-    ["exec", "-it", "--detach-keys", &detach, "-e", mark, container, shell].into_iter().fold(
-        vec![docker.to_owned()],
-        |mut argv, word| {
-            argv.push(word.to_owned());
-            argv
-        },
-    )
+    let mut argv = vec![docker, "exec", "-it", "--detach-keys", &detach];
+    argv.extend(marks.iter().flat_map(|mark| ["-e", *mark]));
+    argv.extend([container, shell]);
+    argv.into_iter().map(str::to_owned).collect()
 }
 
 /// What Docker said of a shell.
@@ -131,9 +141,9 @@ mod tests {
 
     #[test]
     fn docker_is_called_so() {
-        let line = argv("docker", "0123", "HAKURIVER_SHELL=ab", "bash").join(" ");
+        let line = argv("docker", "0123", &["A=b", "C=d"], "bash").join(" ");
         let keys = "ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^,ctrl-^";
-        assert_eq!(line, format!("docker exec -it --detach-keys {keys} -e HAKURIVER_SHELL=ab 0123 bash"));
+        assert_eq!(line, format!("docker exec -it --detach-keys {keys} -e A=b -e C=d 0123 bash"));
         assert_eq!(probe("podman", "0123", "sh").join(" "), "podman exec 0123 sh -c :");
     }
 

@@ -18,7 +18,5 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Tells why there is no shell, and ends the connection.
 pub fn refuse(mut socket: Socket, reason: &str) {
     // Who has gone needs no reason.
-    if socket.send(FromShell::error(reason)).is_ok() {
-        socket.close(Ending::Failed, "", FAREWELL);
-    }
+    let _gone = socket.send(FromShell::error(reason)).is_ok() && socket.close(Ending::Failed, "", FAREWELL);
 }

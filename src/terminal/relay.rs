@@ -1,8 +1,13 @@
 //! Two WebSockets that say each other's messages: a user's, and that of the node on which the shell runs.
 
+use std::time::Duration;
+
 use super::FAREWELL;
 use crate::net::websocket::{Ending, Incoming, Lost, Socket};
 use crate::sys::ready;
+
+/// For a node to hear that the user is gone.
+const HANG_UP: Duration = Duration::from_secs(1);
 
 /// Which side has ended it, and how.
 enum Over {
@@ -18,11 +23,14 @@ pub fn carry(mut user: Socket, mut node: Socket) {
     match carry_on(&mut user, &mut node) {
         Over::UserGone => {
             drop(user);
-            node.close(Ending::Done, "", FAREWELL);
+            // Nobody wants to know what the shell still says. One that takes no input is to see the end all the same.
+            if !node.close(Ending::Done, "", HANG_UP) {
+                node.abort();
+            }
         }
         Over::Ended(reason) => {
             drop(node);
-            user.close(Ending::Done, &reason, FAREWELL);
+            let _answered = user.close(Ending::Done, &reason, FAREWELL);
         }
         Over::NodeLost(fault) => super::refuse(user, &format!("the connection to the node is lost: {fault}")),
     }

@@ -60,7 +60,7 @@ pub fn serve(mut socket: Socket, mut shell: Shell, stop: &Stop) {
     match carry(&mut socket, &mut shell, stop) {
         Over::Shell => {
             let code = shell.terminal.wait(END);
-            socket.close(Ending::Done, &exit_reason(code), FAREWELL);
+            let _answered = socket.close(Ending::Done, &exit_reason(code), FAREWELL);
         }
         Over::User => shell.hang_up(),
         Over::Misfit(reason) => {
@@ -70,7 +70,7 @@ pub fn serve(mut socket: Socket, mut shell: Shell, stop: &Stop) {
         Over::Stopped => {
             // First the shell: whoever has asked us to end does not wait for long.
             shell.hang_up();
-            socket.close(Ending::Away, "", Duration::from_millis(500));
+            let _answered = socket.close(Ending::Away, "", Duration::from_millis(500));
         }
     }
 }

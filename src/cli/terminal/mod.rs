@@ -27,9 +27,9 @@ pub(super) fn run(host: &Host, path: &str) -> Result<(), Fault> {
         return Err(Fault::Usage(text.to_owned()));
     }
     let cannot = |fault: io::Error| Fault::Refused(format!("cannot use this terminal: {fault}"));
+    let socket = connect(host, path, own_size())?;
+    // From here on; until then Ctrl-C ends us as it ends any program.
     let signals = Signals::begin().map_err(cannot)?;
-    let size = own_size();
-    let socket = connect(host, path, size)?;
     let raw = RawMode::begin().map_err(cannot)?;
     let end = session::run(socket, &signals, &raw).map_err(cannot)?;
     drop(raw);

@@ -62,11 +62,11 @@ pub(super) fn run(socket: Socket, signals: &Signals, raw: &RawMode) -> io::Resul
     let modes = Modes::default();
     let mut session = Session { socket, signals, raw, screen, modes, keys, error: None, in_line: false };
     let over = session.carry()?;
-    let Session { socket, mut screen, modes, error, in_line, .. } = session;
+    let Session { mut socket, mut screen, modes, error, in_line, .. } = session;
     screen.show(modes.undo());
     screen.finish();
-    if let Over::Signal(_) = over {
-        socket.close(Ending::Done, "", FAREWELL);
+    if matches!(over, Over::Signal(_)) && !socket.close(Ending::Done, "", FAREWELL) {
+        socket.abort();
     }
     Ok(End { over, error, in_line })
 }
@@ -75,7 +75,8 @@ impl Session<'_> {
     fn carry(&mut self) -> io::Result<Over> {
         let mut text = TextStream::default();
         let mut half_since: Option<Instant> = None;
-        let mut resized = false;
+        // The window may have got another size before we listened.
+        let mut resized = true;
         let mut piece = vec![0; PIECE];
         loop {
             if let Some(over) = self.hear() {

@@ -23,10 +23,10 @@ impl Api {
         let size = asked_size(head)?;
         let place = self.terminals.place()?;
         let container = self.terminals.container(name)?;
-        let docker = self.terminals.docker.clone();
+        let (docker, owner) = (self.terminals.docker.clone(), self.terminals.owner.clone());
         accept(head, move |socket| {
             let _place = place;
-            match Shell::start(&docker, &container, size) {
+            match Shell::start(&docker, &container, &owner, size) {
                 // When the Host stops, the server ends its connections, and a connection's end is that of its shell.
                 Ok(shell) => session::serve(socket, shell, &Stop::new()),
                 Err(reason) => refuse(socket, &reason),

@@ -79,7 +79,7 @@ impl Host {
             environments: Environments::at(folder.clone()),
             history: Arc::default(),
             outputs: Arc::new(Outputs::below(&folder)),
-            terminals: Arc::new(Terminals::new("docker")),
+            terminals: Arc::new(Terminals::new("docker", "cluster")),
             cluster_id: "cluster".into(),
             poll: Duration::from_millis(200),
         };

@@ -35,7 +35,7 @@ pub struct Socket {
     inner: WebSocket<TcpStream>,
     /// Something waits for the other side to take it.
     unsent: bool,
-    /// When the other side was last heard, or could not be.
+    /// When the other side was last heard, or asked.
     heard: Instant,
     /// It was asked for a word since then.
     asked: bool,
@@ -154,8 +154,8 @@ impl Socket {
     }
 
     /// Ends the connection: says so after all that was sent, and waits for `limit` at most until the other side has taken it and
-    /// answered. What it still sends is dropped.
-    pub fn close(mut self, ending: Ending, reason: &str, limit: Duration) {
+    /// answered; false if it has not. What it still sends is dropped. What the kernel has of ours, it sends on by itself.
+    pub fn close(&mut self, ending: Ending, reason: &str, limit: Duration) -> bool {
         let code = match ending {
             Ending::Done => CloseCode::Normal,
             Ending::Failed => CloseCode::Error,
@@ -173,9 +173,21 @@ impl Socket {
                 going = self.flush().is_ok();
             }
             if ready.read {
-                going &= !matches!(self.receive(), Err(_) | Ok(Some(Incoming::Closed(_))));
+                match self.receive() {
+                    Ok(Some(Incoming::Closed(_))) => return true,
+                    Ok(_) => {}
+                    Err(_) => going = false,
+                }
             }
         }
+        false
+    }
+
+    /// Ends the connection at once, and what is on its way is lost: to one that takes nothing, an end in good order would never come
+    /// through, as it stands behind what was sent before.
+    pub fn abort(self) {
+        // Without it, it ends as any other.
+        let _refused = socket::reset_at_close(self.inner.get_ref());
     }
 
     /// To be waited for, with what is to be waited for: to read only where `listening`, and to write if something is unsent.
@@ -189,7 +201,7 @@ impl Socket {
 
     /// When [`Self::tend`] is to be called at the latest.
     pub fn due(&self) -> Instant {
-        self.heard + if self.asked { QUIET + PATIENCE } else { QUIET }
+        self.heard + if self.asked { PATIENCE } else { QUIET }
     }
 
     /// Sends on what waits and can be sent, and asks a side that has long been silent for a word. `listening`: was it heard at all?
@@ -203,17 +215,19 @@ impl Socket {
         if Instant::now() < self.due() {
             return Ok(());
         }
-        if !listening || self.unsent {
-            // Its word could be among what was not read; and the question would stand behind what it does not take.
+        if self.unsent {
+            // The question would stand behind what it does not take.
             self.hear();
-        } else if self.asked {
-            return Err(Lost(format!("no answer for {} s", (QUIET + PATIENCE).as_secs())));
-        } else {
-            self.asked = true;
-            let sent = self.inner.send(Message::Ping(Vec::new().into()));
-            self.sent(sent)?;
+            return Ok(());
         }
-        Ok(())
+        if self.asked && listening {
+            return Err(Lost(format!("no answer for {} s", (QUIET + PATIENCE).as_secs())));
+        }
+        // Where nobody listens its answer is not heard. But if nobody is there, its kernel resets the connection, which is seen.
+        self.hear();
+        self.asked = listening;
+        let sent = self.inner.send(Message::Ping(Vec::new().into()));
+        self.sent(sent)
     }
 
     fn hear(&mut self) {
