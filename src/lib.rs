@@ -74,6 +74,9 @@ fn be_host(invocation: &Invocation) -> Result<(), Fault> {
     let host: Part = Box::new(move |stop| {
         let mut ready = |ready: &host::Ready| {
             output::error_line(&format!("hakuriver host: ready: {}", listens(ready)));
+            if let Err(fault) = sys::notify::ready() {
+                warning!("systemd cannot be told that the Host is ready: {fault}");
+            }
         };
         serve_host(&config, stop, &mut ready)
     });

@@ -19,9 +19,14 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+        Self::of(Settings { no_environment: true, ..Settings::default() })
+    }
+
+    fn of(settings: Settings) -> Self {
+        let mut cluster = Cluster::new(settings);
         cluster.start_host();
         let dir = cluster.dir.display().to_string();
+        let docker_program = String::from_utf8(Command::new("which").arg("docker").output().unwrap().stdout).unwrap();
         // systemd makes groups of its own below its container's, and needs no more than this for it.
         let container = docker(&[
             "run",
@@ -55,6 +60,10 @@ impl Node {
             &format!("{dir}:{dir}"),
             "-v",
             &format!("{}:/usr/bin/hakuriver:ro", binary().display()),
+            "-v",
+            &format!("{}:/usr/bin/docker:ro", docker_program.trim()),
+            "-v",
+            "/var/run/docker.sock:/docker.sock",
             IMAGE,
         ]);
         let node = Self { cluster, container };
@@ -81,14 +90,14 @@ impl Node {
     /// Configuration and unit of the Runner. Its state is in the cluster's directory, which both sides see.
     fn write_runner(&self) {
         self.cluster.write_runner_config("s");
-        let unit = format!(
-            "[Unit]\nDescription=HakuRiver Runner\n[Service]\nExecStart=/usr/bin/hakuriver runner --config {}\nKillMode=mixed\nRestart=on-failure\n",
-            self.cluster.config("s")
-        );
-        let file = self.cluster.dir.join("hakuriver-runner.service");
-        std::fs::write(&file, unit).unwrap();
-        self.exec(&["cp", file.to_str().unwrap(), "/etc/systemd/system/hakuriver-runner.service"]).ok();
-        self.exec(&["systemctl", "daemon-reload"]).ok();
+        // The machine's own Docker, where this container sees it.
+        self.exec(&["mkdir", "-p", "/etc/systemd/system/hakuriver-runner.service.d"]).ok();
+        let drop_in = self.cluster.dir.join("docker.conf");
+        std::fs::write(&drop_in, "[Service]\nEnvironment=DOCKER_HOST=unix:///docker.sock\n").unwrap();
+        self.exec(&["cp", drop_in.to_str().unwrap(), "/etc/systemd/system/hakuriver-runner.service.d/"]).ok();
+        let config = self.cluster.config("s");
+        let said = self.exec(&["hakuriver", "init", "service", "--runner", "--runner-config", &config]).ok();
+        assert!(said.contains("systemctl enable --now hakuriver-runner.service"), "{said}");
     }
 
     fn shown(&self, unit: &str, property: &str) -> String {
@@ -208,6 +217,68 @@ fn a_restart_of_the_runners_unit_leaves_tasks_alive() {
         assert_eq!((record.exit_code, record.attempt), (Some(at as i32 + 3), 1), "{}", seen(&record));
         assert_eq!(cluster.stdout(&ids[at]), format!("{}\nend\n", pids[at]));
     }
+}
+
+#[test]
+fn a_restart_of_the_runners_unit_leaves_a_vps_alive() {
+    let node = Node::of(Settings::default());
+    let cluster = &node.cluster;
+    let id = cluster.submit(&[]);
+    cluster.await_status(&id, "running");
+    let container = cluster.container(&id);
+    let state = || docker(&["inspect", "-f", "{{.State.Status}} {{.State.Pid}} {{.State.StartedAt}}", &container]);
+    let before = state();
+    assert!(before.starts_with("running "), "{before}");
+    node.exec(&["systemctl", "restart", "hakuriver-runner"]).ok();
+    node.exec(&["systemctl", "stop", "hakuriver-runner"]).ok();
+    assert_eq!(state(), before);
+    node.exec(&["systemctl", "start", "hakuriver-runner"]).ok();
+    cluster.await_node("s", "online");
+    let record = cluster.await_status(&id, "running");
+    assert_eq!((record.attempt, state()), (1, before), "{}", seen(&record));
+    cluster.cli(&["vps", "kill", &id]).ok();
+    cluster.await_status(&id, "killed");
+    cluster.await_no_container(&id);
+}
+
+#[test]
+fn units_are_written_again_and_again_and_systemd_finds_no_fault() {
+    let node = Node::new();
+    let dir = node.cluster.dir.join("a host of its own");
+    std::fs::create_dir(&dir).unwrap();
+    let config = dir.join("config.toml");
+    std::fs::write(&config, "[network]\nhost_port = 0\nhost_ssh_proxy_port = 0\n").unwrap();
+    let config = config.to_str().unwrap();
+    let both = ["hakuriver", "init", "service", "--all", "--host-config", config, "--runner-config", config];
+    let units = ["/etc/systemd/system/hakuriver-host.service", "/etc/systemd/system/hakuriver-runner.service"];
+    let texts = || units.map(|unit| node.exec(&["cat", unit]).ok());
+    node.exec(&both).ok();
+    let first = texts();
+    node.exec(&both).ok();
+    assert_eq!(texts(), first);
+    let verify = node.exec(&["systemd-analyze", "verify", units[0], units[1]]);
+    assert_eq!((verify.status, verify.out().as_str(), verify.stderr.as_str()), (0, "", ""));
+    // It is started when it is ready, not before.
+    node.exec(&["systemctl", "start", "hakuriver-host"]).ok();
+    let journal = || node.exec(&["journalctl", "-u", "hakuriver-host", "--no-pager", "-o", "cat"]).ok();
+    assert!(journal().contains("hakuriver host: ready:"), "{}", journal());
+    assert_eq!(node.shown("hakuriver-host", "ActiveState"), "active");
+    node.exec(&["systemctl", "restart", "hakuriver-host"]).ok();
+    node.exec(&["systemctl", "stop", "hakuriver-host"]).ok();
+    assert_eq!(node.shown("hakuriver-host", "Result"), "success", "{}", journal());
+    assert!(dir.join("cluster.db").exists());
+    // A configuration that is wrong is told of, and not tried for ever.
+    std::fs::write(config, "[network]\nhost_port = \"x\"\n").unwrap();
+    let failed = node.exec(&["systemctl", "start", "hakuriver-host"]);
+    assert_ne!(failed.status, 0);
+    wait::until("it is given up", SOON, || match node.shown("hakuriver-host", "ActiveState").as_str() {
+        "failed" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    assert!(journal().contains("host_port"), "{}", journal());
+    node.exec(&["hakuriver", "init", "service", "--host", "--host-config", "/no/such.toml"])
+        .fails(2, &["/no/such.toml"]);
+    node.exec(&["hakuriver", "init", "service"]).fails(2, &["--host, --runner, or --all"]);
 }
 
 /// The start time of a line of /proc/PID/stat.

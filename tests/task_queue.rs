@@ -159,3 +159,43 @@ fn the_oldest_goes_first_and_smaller_ones_use_what_it_cannot() {
     cluster.cli(&["task", "kill", &next, &held]).ok();
     cluster.await_status(&large, "running");
 }
+
+/// Where short tasks end the next ones wait on the node itself. Behind long ones they do not stay there.
+#[test]
+fn short_tasks_line_up_on_their_node_and_come_back_from_behind_long_ones() {
+    let cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    let latches = Latches::new(&cluster);
+    let cores = usize::try_from(cluster.nodes()[0].total_cores).unwrap();
+    let mut came_back = false;
+    // On a machine that is busy a task may take too long to count as a short one.
+    for round in 0..20 {
+        let doors: Vec<String> = (0..cores).map(|at| format!("go{round}.{at}")).collect();
+        let mut scripts = vec!["exit 0".to_owned(); 40 * cores];
+        scripts.extend(doors.iter().map(|door| latches.wait(door)));
+        scripts.extend(vec!["exit 5".to_owned(); 6]);
+        let batch = cluster.scripts(1, None, &scripts);
+        let (short, rest) = batch.split_at(40 * cores);
+        let (long, last) = rest.split_at(cores);
+        short.iter().for_each(|id| assert_eq!(cluster.await_end(id).status, "completed"));
+        long.iter().for_each(|id| drop(cluster.await_status(id, "running")));
+        // Whoever stood in line behind those that run now waits at the Host again.
+        let back = wait::until("nobody stands in line", SOON, || {
+            let records: Vec<_> = last.iter().map(|id| cluster.status(id)).collect();
+            match records.iter().find(|record| record.status != "pending") {
+                None => Ok(records.iter().filter(|record| record.attempt == 2).count()),
+                Some(record) => Err(seen(record)),
+            }
+        });
+        doors.iter().for_each(|door| latches.open(door));
+        for id in last {
+            let record = cluster.await_end(id);
+            assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(5)), "{}", seen(&record));
+        }
+        long.iter().for_each(|id| drop(cluster.await_status(id, "completed")));
+        if back > 0 {
+            came_back = true;
+            break;
+        }
+    }
+    assert!(came_back, "nobody ever stood in line");
+}

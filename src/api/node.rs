@@ -222,15 +222,21 @@ pub struct ShellOrder {
 pub struct DesiredTask {
     pub task_id: String,
     pub attempt: u32,
-    /// `run`, `pause`, `stop`
+    /// `run`, `pause`, `stop`; or [`RETURN`]
     pub want: String,
     pub spec: OrderSpec,
 }
+
+/// What is wanted of a task that is to be given back, unless it was started: it is reported as `returned` then.
+pub const RETURN: &str = "return";
 
 /// All that a node needs to know to start a task.
 #[derive(Clone, Default, DeJson, SerJson)]
 #[nserde(serialize_none_as_null)]
 pub struct OrderSpec {
+    /// It is started when there is room for it, in the order of ids among its like, and not refused before.
+    #[nserde(default)]
+    pub in_line: bool,
     /// `vps` or `command`
     pub kind: String,
     /// VPS: one `authorized_keys` line each.

@@ -197,6 +197,12 @@ impl Queue {
         true
     }
 
+    /// The one that has waited longest, and what it asks for.
+    pub fn oldest(&self) -> Option<(TaskId, &Arc<TaskSpec>)> {
+        let (id, class) = self.waiting.first_key_value()?;
+        self.classes.get(class).map(|class| (*id, &class.spec))
+    }
+
     /// Does it wait?
     pub fn contains(&self, id: TaskId) -> bool {
         self.waiting.contains_key(&id)

@@ -175,6 +175,8 @@ pub enum Observation {
         exit: Exit,
         message: String,
     },
+    /// The node was asked to give back what it had not started, and has not started it.
+    Returned,
     /// The node was told to stop a task that it does not have. A node without the task's record cannot know its
     /// revisions, so this is taken with any.
     Gone,
@@ -254,18 +256,14 @@ pub fn step(now: &Standing, event: &Event) -> Result<Step, Refusal> {
             note: Some("its node is silent: what became of it is known when the node returns".to_owned()),
             ..now.clone()
         }),
+        (S::Running | S::Paused, E::Reported(report)) if report.observation == Observation::Returned => {
+            Err(Refusal::Stale)
+        }
         (S::Assigning | S::Running | S::Paused | S::Lost, E::Reported(report)) => reported(now, report),
 
-        (S::Assigning, E::NeverStarted) if now.want == Want::Stop => {
-            changed(Standing { state: S::Killed, note: None, ..now.clone() })
+        (S::Assigning, E::NeverStarted) => {
+            changed(never_started(now, Some("its node restarted before it was started there")))
         }
-        (S::Assigning, E::NeverStarted) => changed(Standing {
-            state: S::Pending,
-            attempt: now.attempt.next(),
-            rev: 0,
-            note: Some("its node restarted before it was started there".to_owned()),
-            ..now.clone()
-        }),
         (S::Running | S::Paused | S::Lost, E::NeverStarted) => out_of_place(now),
 
         // One in `assigning` is not missing, but not seen yet: its node still has it to start.
@@ -295,6 +293,15 @@ pub fn step(now: &Standing, event: &Event) -> Result<Step, Refusal> {
             E::Placed | E::GivenUp { .. } | E::NodeSilent | E::NeverStarted | E::Missing,
         ) => out_of_place(now),
     }
+}
+
+/// The standing of one that its node has not started: it waits anew, as another attempt.
+fn never_started(now: &Standing, note: Option<&str>) -> Standing {
+    if now.want == Want::Stop {
+        return Standing { state: State::Killed, note: None, ..now.clone() };
+    }
+    let note = note.map(str::to_owned);
+    Standing { state: State::Pending, attempt: now.attempt.next(), rev: 0, note, ..now.clone() }
 }
 
 fn changed(standing: Standing) -> Result<Step, Refusal> {
@@ -357,6 +364,7 @@ fn observed(now: Standing, observation: &Observation) -> Standing {
         Observation::Failed { exit, message } => {
             Standing { state: State::Failed, exit: exit.normal(), note: Some(message.clone()), ..now }
         }
+        Observation::Returned => never_started(&now, None),
         Observation::Gone => not_there(&now, "result unknown: the node was told to stop it and does not have it"),
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::home::Home;
 use super::message::{Message, Next};
 use super::node::Node;
-use super::observed::{Outbox, row};
+use super::observed::{Absent, Outbox, row};
 use super::order::Wanted;
 use super::output::Outputs;
 use super::record::Record;
@@ -44,8 +44,10 @@ pub struct Agent {
     wanted: Option<BTreeMap<TaskId, Wanted>>,
     /// Here and not in the list.
     unknown: BTreeSet<TaskId>,
-    /// Asked to stop, and not here: reported as gone.
-    gone: BTreeMap<TaskId, Attempt>,
+    /// In the list, and neither here nor to be started: reported as such.
+    absent: BTreeMap<TaskId, (Attempt, Absent)>,
+    /// Those that wait here for their cores, in the order of their ids.
+    line: BTreeSet<TaskId>,
     home: Arc<Home>,
     supervisor: Supervisor,
     outputs: Arc<Outputs>,
@@ -90,7 +92,8 @@ impl Agent {
             tasks,
             wanted: None,
             unknown: BTreeSet::new(),
-            gone: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            line: BTreeSet::new(),
             truth: false,
             whole: false,
         };

@@ -48,13 +48,26 @@ pub fn row(record: &Record, unknown: bool) -> ObservedTask {
     }
 }
 
-/// The row of a task that was to be stopped, and is not here. `rev` is later than any that was ever sent for it.
-pub fn gone(task: TaskId, attempt: Attempt, rev: u64) -> ObservedTask {
+/// Why a task of the Host's list is not here, and will not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It was to be stopped.
+    Gone,
+    /// It was to be given back, and was not started.
+    Returned,
+}
+
+/// The row of a task that is not here. `rev` is later than any that was ever sent for it.
+pub fn absent(task: TaskId, attempt: Attempt, rev: u64, why: Absent) -> ObservedTask {
+    let state = match why {
+        Absent::Gone => "gone",
+        Absent::Returned => "returned",
+    };
     ObservedTask {
         task_id: task.to_string(),
         attempt: attempt.0,
         rev,
-        state: "gone".to_owned(),
+        state: state.to_owned(),
         ..ObservedTask::default()
     }
 }
@@ -115,6 +128,21 @@ impl Outbox {
         self.put_at(task, row, Instant::now() + LINGER);
     }
 
+    /// What was to wait a moment is told now.
+    pub fn hurry(&self) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let waiting: Vec<TaskId> =
+            inner.due.iter().take_while(|(due, _)| *due <= now + LINGER).map(|(_, task)| *task).collect();
+        for task in waiting {
+            if inner.rows.get(&task).is_some_and(|row| row.task.completed_at.is_some()) {
+                inner.is_due(task, Some(now));
+            }
+        }
+        drop(inner);
+        self.filled.notify_all();
+    }
+
     fn put_at(&self, task: TaskId, row: ObservedTask, at: Instant) {
         let mut inner = self.lock();
         if inner.rows.get(&task).is_some_and(|old| same(&old.task, &row)) {
@@ -165,7 +193,14 @@ impl Outbox {
             let complete = inner.complete_due && inner.complete_allowed;
             let first = inner.due.first().map(|(due, _)| *due);
             if complete || first.is_some_and(|due| due <= now) {
-                let due = inner.due.iter().take_while(|(due, _)| *due <= now).map(|(_, task)| *task);
+                // Ends that were to wait a moment go with what goes now.
+                let rides = |task: &TaskId| inner.rows.get(task).is_some_and(|row| row.task.completed_at.is_some());
+                let due = inner
+                    .due
+                    .iter()
+                    .take_while(|(due, _)| *due <= now + LINGER)
+                    .filter(|(due, task)| *due <= now || rides(task))
+                    .map(|(_, task)| *task);
                 let due: BTreeSet<TaskId> = if complete { inner.rows.keys().copied().collect() } else { due.collect() };
                 let rows = due.iter().filter_map(|task| Some((*task, inner.rows.get(task)?)));
                 let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (task, row.change))).unzip();

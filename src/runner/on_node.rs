@@ -1,12 +1,15 @@
 //! A command straight on the node, from its order to what the supervisor is asked for. Nothing here waits.
 
 use std::fs;
+use std::sync::Arc;
 
 use super::node::Node;
 use super::order::CommandOrder;
 use super::record::Record;
 use super::supervise::protocol::Start;
 use crate::domain::cpuset::CpuSet;
+use crate::domain::ids::NumaId;
+use crate::domain::node::Inventory;
 use crate::domain::pinning::PinRequest;
 use crate::domain::spec::UserId;
 
@@ -23,11 +26,40 @@ pub struct Account {
     pub shell: String,
 }
 
+/// Why a task is not started, for the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cannot {
+    /// What it needs is held by others.
+    Now(String),
+    /// This node cannot do what it asks for.
+    Ever(String),
+}
+
 /// Puts together what the supervisor needs, and takes the cores.
 ///
 /// # Errors
-/// For the user: what this node cannot do.
-pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start, String> {
+/// See [`Cannot`].
+pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start, Cannot> {
+    let prepared = prepare(node, record, order).map_err(Cannot::Ever)?;
+    // Last of all: what is taken here is given back when the task ends, and nothing before has made it one.
+    let request = PinRequest { cores: order.needs.cores, numa: order.needs.numa, near: prepared.near };
+    let pinned = node.holdings.take_cores(record.task, &request, &prepared.inventory).map_err(Cannot::Now)?;
+    let list = |set: Option<&CpuSet>| set.map(ToString::to_string).unwrap_or_default();
+    Ok(Start {
+        cpus: list(pinned.as_ref().map(|pinned| &pinned.cpus)),
+        mems: list(pinned.as_ref().map(|pinned| &pinned.mems)),
+        ..prepared.start
+    })
+}
+
+/// All but its cores.
+struct Prepared {
+    start: Start,
+    inventory: Arc<Inventory>,
+    near: Vec<NumaId>,
+}
+
+fn prepare(node: &Node, record: &Record, order: &CommandOrder) -> Result<Prepared, String> {
     let needs = &order.needs;
     let inventory = node.inventory();
     let (uuids, near) = node.gpus(&inventory, &needs.gpus)?;
@@ -63,11 +95,7 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
     if let Some(numa) = needs.numa {
         env.push(("HAKURIVER_TARGET_NUMA_NODE".to_owned(), numa.to_string()));
     }
-    // Last of all: what is taken here is given back when the task ends, and nothing above has made it one.
-    let request = PinRequest { cores: needs.cores, numa: needs.numa, near };
-    let pinned = node.holdings.take_cores(record.task, &request, &inventory)?;
-    let list = |set: Option<&CpuSet>| set.map(ToString::to_string).unwrap_or_default();
-    Ok(Start {
+    let start = Start {
         task: record.task.get(),
         attempt: record.attempt.0,
         argv: order.argv.clone(),
@@ -75,14 +103,14 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
         workdir: Some(workdir),
         uid: is_other.then_some(account.uid),
         gid: is_other.then_some(account.gid),
-        cpus: list(pinned.as_ref().map(|pinned| &pinned.cpus)),
-        mems: list(pinned.as_ref().map(|pinned| &pinned.mems)),
         exclusive: needs.cores > 0,
         memory: needs.memory,
         time_limit_seconds: order.time_limit_seconds,
         output: node.records.output(record.task, record.attempt).to_string_lossy().into_owned(),
         scope: abilities.systemd,
-    })
+        ..Start::default()
+    };
+    Ok(Prepared { start, inventory, near })
 }
 
 fn local_account(user: UserId) -> Account {

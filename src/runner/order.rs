@@ -1,6 +1,6 @@
 //! What the Host ordered, read from the wire into types.
 
-use crate::api::node::{DesiredAnswer, DesiredTask, OrderSpec};
+use crate::api::node::{DesiredAnswer, DesiredTask, OrderSpec, RETURN};
 use crate::domain::ids::{Attempt, EnvName, GpuId, NumaId, TaskId};
 use crate::domain::spec::{Mount, SpecFault, UserId};
 use crate::domain::ssh_key::PublicKey;
@@ -11,6 +11,8 @@ use crate::domain::state::Want;
 pub struct Wanted {
     pub attempt: Attempt,
     pub want: Want,
+    /// It is to be given back, unless it was started.
+    pub recalled: bool,
     /// `vps` or `command`.
     pub kind: String,
     /// Err: why this program cannot carry it out.
@@ -46,6 +48,8 @@ pub struct CommandOrder {
     pub workdir: Option<String>,
     pub user: Option<UserId>,
     pub time_limit_seconds: Option<u64>,
+    /// It waits here for its cores, in the order of ids.
+    pub in_line: bool,
 }
 
 /// What any task may ask for.
@@ -103,9 +107,10 @@ pub fn read(answer: DesiredAnswer) -> (News, Vec<String>) {
 
 fn wanted_of(line: DesiredTask) -> Option<(TaskId, Wanted)> {
     let task = line.task_id.parse().ok()?;
-    let want = Want::from_word(&line.want)?;
+    let recalled = line.want == RETURN;
+    let want = if recalled { Want::Run } else { Want::from_word(&line.want)? };
     let kind = line.spec.kind.clone();
-    Some((task, Wanted { attempt: Attempt(line.attempt), want, kind, order: order(line.spec) }))
+    Some((task, Wanted { attempt: Attempt(line.attempt), want, recalled, kind, order: order(line.spec) }))
 }
 
 fn order(spec: OrderSpec) -> Result<Order, String> {
@@ -142,6 +147,7 @@ fn order(spec: OrderSpec) -> Result<Order, String> {
                 workdir: spec.workdir,
                 user: spec.user.map(|user| user.parse()).transpose().map_err(|fault: SpecFault| fault.to_string())?,
                 time_limit_seconds: spec.time_limit_seconds,
+                in_line: spec.in_line,
             };
             Ok(match container {
                 Some(container) => Order::Contained(command, container),

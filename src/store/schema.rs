@@ -83,11 +83,12 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_age ON batches (submitted_ms);
 ";
 
-// How much a task wrote in all, once its end is known, and the systemd scope it ran in.
+// How much a task wrote in all, once its end is known; the systemd scope it ran in; whether it is next in line on its node.
 const VERSION_2: &str = "
 ALTER TABLE tasks ADD COLUMN stdout_bytes INTEGER;
 ALTER TABLE tasks ADD COLUMN stderr_bytes INTEGER;
 ALTER TABLE tasks ADD COLUMN unit TEXT;
+ALTER TABLE tasks ADD COLUMN in_line INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Brings a database of an older version (0 = empty) up to [`VERSION`], each step in a transaction of its own.

@@ -48,7 +48,7 @@ pub struct Gone {
 /// `json_valid` stands in for a check of the text: nanoserde must not see one that is not JSON.
 pub(super) const COLUMNS: &str = "id, batch, state, want, attempt, rev, note, exit_code, exit_signal, node, numa, gpus, \
      submitted_ms, started_ms, completed_ms, ssh_port, host_keys, iif(json_valid(spec), spec, NULL), \
-     stdout_bytes, stderr_bytes, unit";
+     stdout_bytes, stderr_bytes, unit, in_line";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> {
     let id = TaskId::from_u64(natural(row.get(0)?));
@@ -79,8 +79,9 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> 
         Ok(spec) => spec,
         Err(why) => return fault(why),
     };
+    let in_line: bool = row.get(21)?;
     let placement = match columns.node.map(|name| name.parse()).transpose() {
-        Ok(node) => node.map(|node| Placement { node, numa: numa.map(NumaId), gpus: gpu_list(&columns.gpus) }),
+        Ok(node) => node.map(|node| Placement { node, numa: numa.map(NumaId), gpus: gpu_list(&columns.gpus), in_line }),
         Err(why) => return fault(format!("{why}")),
     };
     Ok(Ok(Task {
@@ -170,7 +171,7 @@ impl Store {
         let standing = &task.standing;
         self.write(
             "INSERT INTO tasks VALUES \
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
             params![
                 int(task.id.get()),
                 int(task.batch.get()),
@@ -197,6 +198,7 @@ impl Store {
                 task.stdout_bytes.map(int),
                 task.stderr_bytes.map(int),
                 task.unit,
+                in_line(task),
             ],
         )
     }
@@ -210,7 +212,7 @@ impl Store {
         self.write(
             "UPDATE tasks SET state = ?2, want = ?3, attempt = ?4, rev = ?5, note = ?6, exit_code = ?7, exit_signal = ?8, \
              node = ?9, numa = ?10, gpus = ?11, started_ms = ?12, completed_ms = ?13, ssh_port = ?14, \
-             host_keys = ?15, stdout_bytes = ?16, stderr_bytes = ?17, unit = ?18 WHERE id = ?1",
+             host_keys = ?15, stdout_bytes = ?16, stderr_bytes = ?17, unit = ?18, in_line = ?19 WHERE id = ?1",
             params![
                 int(task.id.get()),
                 standing.state.word(),
@@ -230,6 +232,7 @@ impl Store {
                 task.stdout_bytes.map(int),
                 task.stderr_bytes.map(int),
                 task.unit,
+                in_line(task),
             ],
         )
     }
@@ -279,6 +282,10 @@ impl Store {
         }
         Ok(gone)
     }
+}
+
+fn in_line(task: &Task) -> bool {
+    task.placement.as_ref().is_some_and(|placement| placement.in_line)
 }
 
 fn gpu_text(task: &Task) -> String {

@@ -70,6 +70,7 @@ fn task(id: u64, state: State) -> Task {
             node: "n1".parse().expect("name"),
             numa: Some(NumaId(1)),
             gpus: vec![GpuId(0), GpuId(3)],
+            in_line: true,
         }),
         submitted_ms: 1_000 + id,
         started_ms: Some(2_000),

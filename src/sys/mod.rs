@@ -15,6 +15,7 @@ pub mod launch;
 pub mod local;
 pub mod log;
 pub mod names;
+pub mod notify;
 pub mod numa;
 pub mod process;
 pub mod procfs;

@@ -60,7 +60,10 @@ fn main() {
     for (name, measure) in parts {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             eprintln!("bench: {name} …");
-            figures.extend(measure());
+            let measured = measure();
+            // Seen at once: the whole takes minutes.
+            eprintln!("{}", figure::table(&measured));
+            figures.extend(measured);
         }
     }
     println!("{}", figure::table(&figures));

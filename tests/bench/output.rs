@@ -41,7 +41,7 @@ pub fn measure() -> Vec<Figure> {
         node.observe(false, vec![observed(&id, 1, 1, "running", None)]);
         let task = TaskId::from_u64(id.parse().unwrap());
         let begin = Instant::now();
-        outputs.watch(task, Attempt::FIRST, Place::folder(record.clone()));
+        outputs.watch(task, Attempt::FIRST, Place::folder(record.join("out")));
         outputs.ended(task, Attempt::FIRST);
         settled.recv_timeout(LONG).unwrap();
         shipped.push(speed(begin));

@@ -46,6 +46,8 @@ pub struct Placement {
     pub numa: Option<NumaId>,
     /// The GPUs it gets (indices on that node), in index order.
     pub gpus: Vec<GpuId>,
+    /// It is next in line there: it starts when a task that runs there ends, and holds nothing before there is room for it.
+    pub in_line: bool,
 }
 
 /// The outcome for one task.
@@ -127,7 +129,9 @@ pub(super) fn find<'a, 'h>(
         }
     }
     match (best, &spec.target) {
-        (Some((index, gpus)), _) => Ok((index, Placement { node: nodes[index].name.clone(), numa: spec.numa(), gpus })),
+        (Some((index, gpus)), _) => {
+            Ok((index, Placement { node: nodes[index].name.clone(), numa: spec.numa(), gpus, in_line: false }))
+        }
         (None, Some(target)) if !asked => Err(Nowhere::NotRegistered(&target.node)),
         (None, _) => Err(Nowhere::Obstacles(obstacles)),
     }

@@ -10,7 +10,7 @@ fn verdict(spec: &TaskSpec, nodes: &[Node]) -> String {
         assert_eq!(place(spec, &reversed), Verdict::Placed(placement.clone()), "the order of nodes plays no part");
     }
     match verdict {
-        Verdict::Placed(Placement { node, numa, gpus }) => {
+        Verdict::Placed(Placement { node, numa, gpus, .. }) => {
             let numa = numa.map_or(String::new(), |numa| format!(":{numa}"));
             let gpus: Vec<String> = gpus.iter().map(GpuId::to_string).collect();
             let separator = if gpus.is_empty() { "" } else { "::" };
@@ -158,7 +158,7 @@ fn numa_nodes() {
     check(&[Node::new("b", 8)], &[(vps(1).on("b:0"), "refused: node 'b' has no NUMA node 0 (it has no NUMA nodes)")]);
 
     let mut held = Node::new("a", 8).numa(2);
-    held.held.add(&vps(3), &Placement { node: held.name.clone(), numa: Some(NumaId(0)), gpus: vec![] });
+    held.held.add(&vps(3), &Placement { node: held.name.clone(), numa: Some(NumaId(0)), gpus: vec![], in_line: false });
     check(
         &[held.clone()],
         &[
@@ -169,7 +169,7 @@ fn numa_nodes() {
         ],
     );
     // Where the node puts a task for any NUMA node, the Host does not know.
-    held.held.add(&vps(2), &Placement { node: held.name.clone(), numa: None, gpus: vec![] });
+    held.held.add(&vps(2), &Placement { node: held.name.clone(), numa: None, gpus: vec![], in_line: false });
     check(
         &[held],
         &[
@@ -295,6 +295,7 @@ fn what_tasks_hold_adds_up() {
         node: node.clone(),
         numa: numa.map(NumaId),
         gpus: gpus.iter().map(|id| GpuId(*id)).collect(),
+        in_line: false,
     };
     held.add(&command(2).memory(G), &place(None, &[1]));
     held.add(&vps(3), &place(Some(1), &[0, 2]));

@@ -62,7 +62,7 @@ impl Core {
             };
             self.record(&event, Some(before.batch))?;
         }
-        self.keep(before, after);
+        self.keep(before, after, now);
         Ok(Ok(()))
     }
 
@@ -91,7 +91,7 @@ impl Core {
     }
 
     /// Puts the changed task in its place in memory, and marks whom the change concerns.
-    fn keep(&mut self, before: &Task, after: Task) {
+    fn keep(&mut self, before: &Task, after: Task, now: Now) {
         let id = after.id;
         self.turn.tasks.insert(id);
         let waits = after.standing.state == State::Pending;
@@ -115,7 +115,7 @@ impl Core {
             for name in [old_node, new_node.filter(|_| placed_anew)].into_iter().flatten() {
                 let Some(node) = self.nodes.get_mut(name) else { continue };
                 if new_node == Some(name) {
-                    node.add_task(id, &after.spec);
+                    node.add_task(&after, now);
                 } else {
                     node.remove_task(id);
                 }
@@ -125,6 +125,17 @@ impl Core {
                     self.turn.held.insert(name.clone());
                 }
             }
+        }
+        if is_in_line(before)
+            && !is_in_line(&after)
+            && let Some(node) = old_node.and_then(|name| self.nodes.get_mut(name))
+        {
+            // From now on it holds what it has taken over.
+            node.left_line(id);
+            self.turn.held.insert(node.record.name.clone());
+        }
+        if settled && let Some(node) = old_node.and_then(|name| self.nodes.get_mut(name)) {
+            node.note_end(&after, now.instant);
         }
         if settled {
             self.tasks.remove(&id);
@@ -219,6 +230,10 @@ fn node_of(task: &Task) -> Option<&NodeName> {
     task.placement.as_ref().map(|placement| &placement.node)
 }
 
+pub(super) fn is_in_line(task: &Task) -> bool {
+    task.placement.as_ref().is_some_and(|placement| placement.in_line)
+}
+
 /// Takes over what is new, and the times that follow from the state.
 fn learn(task: &mut Task, facts: Facts, now: Now) {
     if let Some(placement) = facts.placement {
@@ -243,6 +258,9 @@ fn learn(task: &mut Task, facts: Facts, now: Now) {
         }
         State::Assigning | State::Lost => {}
         State::Running | State::Paused => {
+            if let Some(placement) = &mut task.placement {
+                placement.in_line = false;
+            }
             task.started_ms = facts.started_ms.or(task.started_ms).or(Some(now.unix_ms));
         }
         State::Completed | State::Failed | State::Killed | State::KilledOom => {

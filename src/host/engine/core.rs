@@ -255,7 +255,7 @@ impl Core {
                 self.names.insert(name.clone(), id);
             }
             if let Some(node) = task.placement.as_ref().and_then(|placement| self.nodes.get_mut(&placement.node)) {
-                node.add_task(id, &task.spec);
+                node.add_task(&task, now);
             }
             let waits = task.standing.state == State::Pending;
             let class = waits.then(|| self.queue.insert(id, &task.spec));

@@ -1,9 +1,9 @@
 //! Everything that a node should have, for its long poll.
 
-use crate::api::node::{DesiredAnswer, DesiredTask, EnvPair, OrderSpec};
+use crate::api::node::{DesiredAnswer, DesiredTask, EnvPair, OrderSpec, RETURN};
 use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::spec::{Container, TaskKind};
-use crate::domain::state::State;
+use crate::domain::state::{State, Want};
 use crate::store::{StoreFault, Task};
 
 use super::action::{ActFault, Poll};
@@ -76,7 +76,7 @@ impl Core {
             // is to say whether an earlier Runner has started it, and must not be overtaken by a new start.
             let task = &self.tasks.get(id).filter(|_| node.tasks.contains(id))?.task;
             (node.record.inventoried || task.standing.state != State::Assigning || task.standing.rev > 0)
-                .then(|| order(task))
+                .then(|| order(task, node.recalled.contains(id)))
         };
         let version = format!("{epoch}.{}", node.changes.version());
         let shells = node.shells.values().cloned().collect();
@@ -119,7 +119,7 @@ impl Node {
     }
 }
 
-fn order(task: &Task) -> DesiredTask {
+fn order(task: &Task, recalled: bool) -> DesiredTask {
     let spec = &task.spec;
     let placed = task.placement.as_ref();
     let mut order = OrderSpec {
@@ -127,6 +127,7 @@ fn order(task: &Task) -> DesiredTask {
         env: spec.env.iter().map(|var| EnvPair { name: var.name.clone(), value: var.value.clone() }).collect(),
         cores: spec.cores,
         memory_bytes: spec.memory.map(|bytes| bytes.0),
+        in_line: placed.is_some_and(|placement| placement.in_line),
         numa: placed.and_then(|placement| placement.numa).map(|numa| numa.0),
         gpus: placed.iter().flat_map(|placement| &placement.gpus).map(|gpu| gpu.0).collect(),
         time_limit_seconds: spec.time_limit.map(|limit| limit.as_secs()),
@@ -151,7 +152,7 @@ fn order(task: &Task) -> DesiredTask {
     DesiredTask {
         task_id: task.id.to_string(),
         attempt: task.standing.attempt.0,
-        want: task.standing.want.word().to_owned(),
+        want: if recalled && task.standing.want == Want::Run { RETURN } else { task.standing.want.word() }.to_owned(),
         spec: order,
     }
 }

@@ -9,6 +9,7 @@ mod apply;
 mod changes;
 mod core;
 mod desired;
+mod line;
 mod node;
 mod nodes;
 mod observed;

@@ -1,6 +1,6 @@
 //! A node in memory: its tasks, what they hold, and what only the living Host knows of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +8,12 @@ use crate::api::node::ShellOrder;
 use crate::domain::ids::{GpuId, TaskId};
 use crate::domain::node::Conditions;
 use crate::domain::placement::{Held, NodeView, Readiness};
-use crate::domain::spec::{TaskKind, TaskSpec};
-use crate::store::NodeRecord;
+use crate::domain::spec::TaskKind;
+use crate::store::{NodeRecord, Task};
 
 use super::super::view::{Figures, LiveTask};
 use super::Now;
+use super::apply::is_in_line;
 use super::changes::Changes;
 use super::desired::Parked;
 
@@ -41,6 +42,12 @@ pub(super) struct Node {
     pub(super) shells: BTreeMap<String, ShellOrder>,
     /// Tasks placed there that are not settled.
     pub(super) tasks: BTreeSet<TaskId>,
+    /// Those of them that are next in line there, and since when.
+    pub(super) in_line: BTreeMap<TaskId, Instant>,
+    /// Those of these that were asked back.
+    pub(super) recalled: BTreeSet<TaskId>,
+    /// When short tasks ended there, lately.
+    pub(super) short_ends: VecDeque<Instant>,
     /// Those of them that hold more than a place among the tasks without cores: never many, as each holds some of the
     /// node's cores, memory or GPUs.
     pub(super) holders: BTreeSet<TaskId>,
@@ -67,6 +74,9 @@ impl Node {
             parked: None,
             shells: BTreeMap::new(),
             tasks: BTreeSet::new(),
+            in_line: BTreeMap::new(),
+            recalled: BTreeSet::new(),
+            short_ends: VecDeque::new(),
             holders: BTreeSet::new(),
             held: Held::default(),
             vps_held: Held::default(),
@@ -98,8 +108,12 @@ impl Node {
     }
 
     /// A task was placed there.
-    pub(super) fn add_task(&mut self, id: TaskId, spec: &TaskSpec) {
+    pub(super) fn add_task(&mut self, task: &Task, now: Now) {
+        let (id, spec) = (task.id, &task.spec);
         self.tasks.insert(id);
+        if is_in_line(task) {
+            self.in_line.insert(id, now.instant);
+        }
         if spec.cores > 0 || spec.memory.is_some() || spec.gpus.count() > 0 {
             self.holders.insert(id);
         }
@@ -109,23 +123,36 @@ impl Node {
     pub(super) fn remove_task(&mut self, id: TaskId) {
         self.tasks.remove(&id);
         self.holders.remove(&id);
+        self.left_line(id);
+    }
+
+    /// A task has started, or is not there any more.
+    pub(super) fn left_line(&mut self, id: TaskId) {
+        self.in_line.remove(&id);
+        if self.recalled.remove(&id) {
+            // What is wanted of it is another thing again.
+            self.changes.add(id);
+        }
     }
 
     pub(super) fn clear_tasks(&mut self) {
         self.tasks.clear();
         self.holders.clear();
+        self.in_line.clear();
+        self.recalled.clear();
     }
 
     /// What its tasks hold, from the tasks themselves. Ten thousand that hold nothing cost nothing.
     pub(super) fn derive_held(&mut self, tasks: &BTreeMap<TaskId, Arc<LiveTask>>) {
         let (mut held, mut vps_held) = (Held::default(), Held::default());
-        for live in self.holders.iter().filter_map(|id| tasks.get(id)) {
+        for live in self.holders.iter().filter(|id| !self.in_line.contains_key(id)).filter_map(|id| tasks.get(id)) {
             let Some(placement) = &live.task.placement else { continue };
             held.add(&live.task.spec, placement);
             if matches!(live.task.spec.kind, TaskKind::Vps { .. }) {
                 vps_held.add(&live.task.spec, placement);
             }
         }
+        self.add_line(&mut held, tasks);
         let others = self.tasks.len() - self.holders.len();
         held.unpinned = held.unpinned.saturating_add(u32::try_from(others).unwrap_or(u32::MAX));
         // As good as held, by something that never ends.
@@ -133,5 +160,19 @@ impl Node {
         vps_held.gpus.extend(&self.gpus_gone);
         self.held = held;
         self.vps_held = vps_held;
+    }
+
+    /// Those next in line hold what has become free for them, in their order: the node starts them in the same one. While one
+    /// of them still waits, nobody else is to take what it waits for.
+    fn add_line(&self, held: &mut Held, tasks: &BTreeMap<TaskId, Arc<LiveTask>>) {
+        let total = u32::try_from(self.record.inventory.cpus.len()).unwrap_or(u32::MAX);
+        for live in self.in_line.keys().filter_map(|id| tasks.get(id)) {
+            let Some(placement) = &live.task.placement else { continue };
+            if held.cores.saturating_add(live.task.spec.cores) > total {
+                held.cores = held.cores.max(total);
+                return;
+            }
+            held.add(&live.task.spec, placement);
+        }
     }
 }

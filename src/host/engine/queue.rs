@@ -34,6 +34,6 @@ impl Core {
                 }
             }
         }
-        Ok(())
+        self.line_up(now)
     }
 }

@@ -18,6 +18,7 @@ use crate::store::{EventFilter, Task};
 use super::super::view::Figures;
 use super::*;
 
+mod line;
 mod random;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,8 +108,16 @@ impl Bench {
             assert_eq!(&shown.task, task, "readers see what is stored");
         }
         for node in core.nodes.values() {
-            let cores: u32 =
-                node.tasks.iter().filter_map(|id| core.tasks.get(id)).map(|live| live.task.spec.cores).sum();
+            let (line, firm): (Vec<&Task>, Vec<&Task>) = node
+                .tasks
+                .iter()
+                .filter_map(|id| core.tasks.get(id))
+                .map(|live| &live.task)
+                .partition(|task| apply::is_in_line(task));
+            assert!(line.iter().map(|task| task.id).eq(node.in_line.keys().copied()), "the line is who stands in it");
+            let sum = |tasks: &[&Task]| tasks.iter().map(|task| task.spec.cores).sum::<u32>();
+            // Those in line hold what is free, and no more.
+            let cores = sum(&firm).max((sum(&firm) + sum(&line)).min(4));
             assert_eq!(node.held.cores, cores, "{}", node.record.name);
             assert_eq!(core.view.node(&node.record.name).expect("seen").cores_in_use, cores);
             let waits_for_nothing = node.parked.as_ref().is_none_or(|parked| !node.has_news(&parked.poll, "epoch1"));

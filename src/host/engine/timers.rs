@@ -10,6 +10,7 @@ use crate::warning;
 use super::Now;
 use super::apply::Facts;
 use super::core::Core;
+use super::node::Node;
 
 /// How many rows a clean-up removes in one turn, so that no request waits long behind it.
 const CLEANED: u32 = 1_000;
@@ -23,13 +24,15 @@ impl Core {
         let silent = self.nodes.values().filter(|node| !node.record.silent).map(|node| node.heard).min();
         let silent = silent.map(|heard| heard + self.settings.node_timeout);
         let patience = self.give_up.first().map(|(at, _)| *at);
-        [silent, patience].into_iter().flatten().fold(self.next_cleanup, Instant::min)
+        let recall = self.nodes.values().filter_map(Node::next_recall).min();
+        [silent, patience, recall].into_iter().flatten().fold(self.next_cleanup, Instant::min)
     }
 
     /// Everything whose time is up.
     pub(super) fn time_out(&mut self, now: Now) -> Result<(), StoreFault> {
         self.find_silent(now)?;
         self.end_patience(now)?;
+        self.recall(now);
         if self.next_cleanup <= now.instant {
             let age = u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
             let gone = self.store.clean_up(now.unix_ms.saturating_sub(age), CLEANED)?;

@@ -144,6 +144,7 @@ fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
             Observation::Failed { exit, message: message.unwrap_or_else(|| "its node gave no reason".to_owned()) }
         }
         ("killed", message) => Observation::Stopped { exit, message },
+        ("returned", _) => Observation::Returned,
         ("gone", _) => Observation::Gone,
         ("unknown", _) => return Ok(Seen { what: What::Unknown, ..facts(task.task_id, task.attempt, task.rev)? }),
         (other, _) => return Err(wrong("state", &format!("a state of a task on a node, not {other:?}"))),

@@ -97,7 +97,7 @@ impl Proxy {
                 note: None,
                 exit: Exit::default(),
             },
-            placement: Some(Placement { node: name.clone(), numa: None, gpus: Vec::new() }),
+            placement: Some(Placement { node: name.clone(), numa: None, gpus: Vec::new(), in_line: false }),
             submitted_ms: 0,
             started_ms: None,
             completed_ms: None,

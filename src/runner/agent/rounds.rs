@@ -6,7 +6,7 @@ use super::Agent;
 use super::task::{Asked, Kind, OFTEN, Task, gives_way, kind, own_job};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::reconcile::{Action, Desired, action};
-use crate::runner::observed::gone;
+use crate::runner::observed::{Absent, absent};
 use crate::runner::order::{Order, Wanted};
 use crate::runner::record::Record;
 use crate::runner::work::Job;
@@ -27,19 +27,23 @@ impl Agent {
     }
 
     /// Brings one task nearer to what is wanted of it.
-    fn compare(&mut self, id: TaskId) {
+    pub(super) fn compare(&mut self, id: TaskId) {
         let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
+        // What it has, the supervisor tells first.
+        let is_returned = wanted.is_some_and(|wanted| wanted.recalled) && self.supervisor_heard;
         let desired = wanted.map(|wanted: &Wanted| Desired { attempt: wanted.attempt, want: wanted.want });
         let action = action(id, desired.as_ref(), self.tasks.get(id).map(Task::had).as_ref());
         self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))));
-        self.report_gone(
+        self.report_absent(
             id,
             match action {
-                Some(Action::ReportGone(_, attempt)) => Some(attempt),
+                Some(Action::ReportGone(_, attempt)) => Some((attempt, Absent::Gone)),
+                Some(Action::Start(_, attempt)) if is_returned => Some((attempt, Absent::Returned)),
                 _ => None,
             },
         );
         match action {
+            Some(Action::Start(..)) if is_returned => {}
             Some(Action::Start(id, attempt)) => self.begin(id, attempt),
             Some(Action::Pause(id)) => self.want(id, Job::Pause),
             Some(Action::Resume(id)) => self.want(id, Job::Resume),
@@ -141,16 +145,18 @@ impl Agent {
         }
     }
 
-    fn report_gone(&mut self, id: TaskId, attempt: Option<Attempt>) {
-        match attempt {
-            Some(attempt) => {
-                if self.gone.insert(id, attempt) != Some(attempt) {
-                    info!("task {id} is to be stopped, and is not here");
-                    self.outbox.put(id, gone(id, attempt, clock::unix_ms()));
+    fn report_absent(&mut self, id: TaskId, why: Option<(Attempt, Absent)>) {
+        match why {
+            Some((attempt, why)) => {
+                if self.absent.insert(id, (attempt, why)) != Some((attempt, why)) {
+                    if why == Absent::Gone {
+                        info!("task {id} is to be stopped, and is not here");
+                    }
+                    self.outbox.put(id, absent(id, attempt, clock::unix_ms(), why));
                 }
             }
             None => {
-                if self.gone.remove(&id).is_some() && !self.tasks.contains(id) {
+                if self.absent.remove(&id).is_some() && !self.tasks.contains(id) {
                     self.outbox.remove(id);
                 }
             }

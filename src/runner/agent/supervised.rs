@@ -1,15 +1,15 @@
 //! Commands without a container, in the agent's eyes: asked of the node's supervisor at once, without a thread or a record of our
 //! own. The truth about them is the supervisor's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Agent;
 use super::task::{Asked, Task};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::state::Want;
 use crate::runner::observed::row;
-use crate::runner::on_node;
-use crate::runner::order::{CommandOrder, Order};
+use crate::runner::on_node::{self, Cannot};
+use crate::runner::order::{CommandOrder, Order, Wanted};
 use crate::runner::outcome;
 use crate::runner::output::Totals;
 use crate::runner::record::{COMMAND, Outcome, Phase, Record};
@@ -63,8 +63,9 @@ impl Agent {
         self.unsupervised = Some(reason);
     }
 
-    fn send_start(&mut self, id: TaskId, order: &CommandOrder) {
-        let Some(task) = self.tasks.get_mut(id) else { return };
+    /// False: there is no room for it yet, and it stands in line.
+    fn send_start(&mut self, id: TaskId, order: &CommandOrder) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else { return true };
         match on_node::start(&self.node, &task.record, order) {
             Ok(start) => {
                 task.record.cpus = start.cpus.parse().unwrap_or_default();
@@ -74,8 +75,21 @@ impl Agent {
                 self.outputs.watch(id, task.record.attempt, place);
                 self.supervisor.start(start);
             }
-            Err(fault) => self.end_supervised(id, Outcome::failed(fault), None),
+            Err(Cannot::Now(why)) if order.in_line => {
+                let progress = format!("next in line on its node: {why}");
+                let phase = Phase::Starting { progress: Some(progress) };
+                if task.record.phase != phase {
+                    task.record.phase = phase;
+                    task.record.rev += 1;
+                    task.acknowledged = false;
+                    let record = task.record.clone();
+                    self.show_soon(&record);
+                }
+                return false;
+            }
+            Err(Cannot::Now(fault) | Cannot::Ever(fault)) => self.end_supervised(id, Outcome::failed(fault), None),
         }
+        true
     }
 
     /// Brings the supervised tasks nearer to what is wanted. What was asked and is not answered yet is not asked again.
@@ -251,7 +265,12 @@ impl Agent {
         record.rev += 1;
         let record = record.clone();
         task.acknowledged = false;
-        self.show(&record);
+        if self.line.is_empty() {
+            self.show(&record);
+        } else {
+            // The next one is here already: nothing waits for the Host to hear of this end.
+            self.show_soon(&record);
+        }
     }
 
     /// The Host has its end and its output.
@@ -273,6 +292,7 @@ impl Agent {
             return;
         }
         let Some(wanted) = self.wanted.take() else { return };
+        let mut returned = Vec::new();
         for id in touched {
             let Some(task) = self.tasks.get(*id).filter(|task| task.record.supervised && task.asked.is_none()) else {
                 continue;
@@ -282,16 +302,53 @@ impl Agent {
             }
             if task.record.stopping {
                 self.send_stop(*id);
-            } else if matches!(task.record.phase, Phase::Starting { .. })
-                && let Some(wanted) = wanted.get(id)
-                && wanted.attempt == task.record.attempt
-                && wanted.want != Want::Stop
-                && (self.whole || !task.record.exclusive)
-                && let Ok(Order::OnNode(order)) = &wanted.order
-            {
-                self.send_start(*id, order);
+            } else if let Some((order, recalled)) = self.to_start(*id, &wanted) {
+                if recalled {
+                    self.give_back(*id);
+                    returned.push(*id);
+                } else if order.in_line {
+                    self.line.insert(*id);
+                } else {
+                    self.send_start(*id, order);
+                }
             }
         }
+        // The first of the line goes first, or nobody.
+        let had_line = !self.line.is_empty();
+        while let Some(id) = self.line.first().copied() {
+            if let Some((order, _)) = self.to_start(id, &wanted)
+                && !self.send_start(id, order)
+            {
+                break;
+            }
+            self.line.remove(&id);
+        }
+        if had_line && self.line.is_empty() {
+            self.outbox.hurry();
+        }
         self.wanted = Some(wanted);
+        returned.into_iter().for_each(|id| self.compare(id));
+    }
+
+    /// What the supervisor is to be asked to start, if that is what comes next for this task; and whether it is to be given back.
+    fn to_start<'w>(&self, id: TaskId, wanted: &'w BTreeMap<TaskId, Wanted>) -> Option<(&'w CommandOrder, bool)> {
+        let task = self.tasks.get(id)?;
+        let is_unasked =
+            task.asked.is_none() && !task.record.stopping && matches!(task.record.phase, Phase::Starting { .. });
+        let wanted =
+            wanted.get(&id).filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
+        match &wanted.order {
+            Ok(Order::OnNode(order)) if is_unasked && (self.whole || !task.record.exclusive) => {
+                Some((order, wanted.recalled))
+            }
+            _ => None,
+        }
+    }
+
+    /// It was not started, and the Host asks for it: the next comparison reports that it is not here.
+    fn give_back(&mut self, id: TaskId) {
+        self.tasks.remove(id);
+        self.line.remove(&id);
+        self.outbox.remove(id);
     }
 }

@@ -28,6 +28,7 @@ struct Truth {
     attempt: Attempt,
     rev: u64,
     what: Observation,
+    cores: u32,
 }
 
 impl Truth {
@@ -36,7 +37,11 @@ impl Truth {
     }
 
     fn report(&self, id: TaskId) -> Seen {
-        Seen { attempt: self.attempt, ..seen(id, self.rev, self.what.clone()) }
+        // Every other one was short.
+        let begun = id.get() >> 22;
+        let completed_ms = self.ended().then_some(begun + 1 + 100 * (self.rev % 2));
+        let seen = seen(id, self.rev, self.what.clone());
+        Seen { attempt: self.attempt, started_ms: Some(begun), completed_ms, ..seen }
     }
 
     fn next(&mut self, what: Observation) {
@@ -55,6 +60,8 @@ struct World {
     /// Calls under way: they arrive in any order, some of them twice.
     wire: Vec<Vec<Seen>>,
     submitted: BTreeSet<TaskId>,
+    /// How many were given back.
+    returned: usize,
 }
 
 impl World {
@@ -69,7 +76,9 @@ impl World {
         let known: Vec<TaskId> = self.submitted.iter().copied().collect();
         let cores = u32::try_from(self.random.below(4)).expect("small");
         if known.is_empty() || self.random.percent(50) {
-            match self.bench.submit(command(cores)) {
+            let bare = TaskSpec { container: Container::Null, ..command(cores) };
+            let spec = if self.random.percent(60) { bare } else { command(cores) };
+            match self.bench.submit(spec) {
                 Ok(id) => assert!(self.submitted.insert(id), "an id is given once"),
                 Err(fault) => assert_eq!(fault.status, 503, "{fault:?}"),
             }
@@ -94,12 +103,21 @@ impl World {
                 continue;
             }
             let stop = task.want == "stop";
+            let is_here = self.node.contains_key(&id);
+            if task.want == "return" && !is_here && !self.ends.contains_key(&id) {
+                changed.push(Seen { attempt: Attempt(task.attempt), ..seen(id, 1, Observation::Returned) });
+                self.returned += 1;
+                continue;
+            }
+            if task.spec.in_line && !is_here && !stop && self.busy_cores() + task.spec.cores > 4 {
+                continue;
+            }
             let Some(truth) = self.node.get_mut(&id) else {
                 if self.ends.contains_key(&id) {
                     continue;
                 }
                 let what = if stop { Observation::Gone } else { Observation::Running };
-                let truth = Truth { attempt: Attempt(task.attempt), rev: 1, what };
+                let truth = Truth { attempt: Attempt(task.attempt), rev: 1, what, cores: task.spec.cores };
                 changed.push(truth.report(id));
                 if !stop {
                     self.node.insert(id, truth);
@@ -124,6 +142,11 @@ impl World {
         if !changed.is_empty() {
             self.wire.push(changed);
         }
+    }
+
+    fn busy_cores(&self) -> u32 {
+        let live = self.node.iter().filter(|(_, truth)| !truth.ended());
+        live.map(|(_, truth)| truth.cores).sum()
     }
 
     fn deliver(&mut self) {
@@ -154,7 +177,7 @@ impl World {
 
 #[test]
 fn whatever_comes_late_twice_or_not_at_all_the_host_knows_the_truth_in_the_end() {
-    let mut completed = 0;
+    let (mut completed, mut returned) = (0, 0);
     for seed in 1..=12_u64 {
         let mut bench = Bench::new();
         let session = bench.node("n1");
@@ -166,6 +189,7 @@ fn whatever_comes_late_twice_or_not_at_all_the_host_knows_the_truth_in_the_end()
             ends: BTreeMap::new(),
             wire: Vec::new(),
             submitted: BTreeSet::new(),
+            returned: 0,
         };
         for _ in 0..250 {
             match world.random.below(12) {
@@ -198,6 +222,7 @@ fn whatever_comes_late_twice_or_not_at_all_the_host_knows_the_truth_in_the_end()
                 break;
             }
         }
+        returned += world.returned;
         for id in world.submitted.clone() {
             let standing = world.bench.task(id).standing;
             match world.ends.get(&id) {
@@ -211,5 +236,5 @@ fn whatever_comes_late_twice_or_not_at_all_the_host_knows_the_truth_in_the_end()
             }
         }
     }
-    assert!(completed > 20, "too little happened: {completed}");
+    assert!(completed > 20 && returned > 5, "too little happened: {completed}, {returned}");
 }

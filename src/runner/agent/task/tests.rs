@@ -23,7 +23,13 @@ fn starting() -> Phase {
 }
 
 fn wanted(attempt: u32, want: Want) -> Wanted {
-    Wanted { attempt: Attempt(attempt), want, kind: "vps".to_owned(), order: Err("no order".to_owned()) }
+    Wanted {
+        attempt: Attempt(attempt),
+        want,
+        recalled: false,
+        kind: "vps".to_owned(),
+        order: Err("no order".to_owned()),
+    }
 }
 
 /// The job's name, for comparison.
