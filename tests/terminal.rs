@@ -101,6 +101,14 @@ fn a_shell_has_a_terminal_with_size_keys_and_an_exit_status() {
     tty.expect("echo fir''st");
     tty.type_in("\r");
     tty.expect("first\r\n");
+    // A program that owns the whole screen, and wants single keys.
+    tty.line("top -d 1");
+    tty.expect("load average");
+    tty.expect("PID");
+    tty.type_in("q");
+    // It shows the cursor again, and drops what was typed before that.
+    tty.expect("\x1b[?25h");
+    tty.ready();
     tty.line("exit 7");
     assert_eq!(tty.end(), 7);
     await_no_shell(&environment.name);

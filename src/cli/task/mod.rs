@@ -75,7 +75,7 @@ struct CommandArgs {
     action: Action,
 }
 
-/// Open a shell in the container of a task that runs, as its root user. Its exit status is this command's.
+/// Open a shell in the container of a task that runs, as root. Its exit status is this command's.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "shell", help_triggers("-h", "--help"), example = "{command_name} 7398471823749120000")]
 struct ShellArgs {
