@@ -127,17 +127,24 @@ fn characters_arrive_whole_however_they_are_cut() {
     let expected = format!("\n{}", "€".repeat(20_000));
     assert!(shown.ends_with(&expected), "{} bytes, of these {:?}", shown.len(), shown.replace('€', ""));
     // Half a character is shown when nothing follows; and bytes that are no text stay what they are.
-    tty.line("printf '\\xe2\\x82'; sleep 0.5; printf '\\xac\\xff\\n'; echo en''d");
+    tty.line("printf '\\xe2\\x82'; read -s; printf '\\xac\\xff\\n'; echo en''d");
     tty.expect("\r\n");
-    wait::until_true("its bytes are shown", SOON, || (tty.shown().contains("end\r\n"), tty.shown()));
-    let bytes = tty.raw_before("\r\nend");
-    assert_eq!(bytes, b"\xe2\x82\xac\xff");
-    // Keys too: half of a character, and a byte that is none.
-    tty.line("stty -echo -icanon min 4; head -c 4 | od -An -tx1; stty sane; echo en''d");
-    tty.expect("\r\n");
-    tty.type_in(b"\xe2\x82");
-    tty.type_in(b"\xac\xff");
-    assert!(tty.expect("end\r\n").contains("e2 82 ac ff"));
+    wait::until("half a character is shown", SOON, || {
+        let bytes = tty.shown_raw();
+        if bytes == b"\xe2\x82" { Ok(()) } else { Err(format!("{bytes:?}")) }
+    });
+    tty.type_in("\r");
+    wait::until_true("its rest is shown", SOON, || (tty.shown().contains("end\r\n"), tty.shown()));
+    assert!(tty.shown_raw().starts_with(b"\xe2\x82\xac\xff\r\nend"), "{:?}", tty.shown_raw());
+    tty.expect("end\r\n");
+    // Keys too: half of a character alone, and a byte that is none.
+    for (keys, count, shown) in [(&b"\xe2\x82"[..], 2, "e2 82"), (b"\xe2\x82\xac\xff", 4, "e2 82 ac ff")] {
+        tty.line(&format!("stty -echo -icanon; echo wai''ts; head -c {count} | od -An -tx1; stty sane; echo en''d"));
+        tty.expect("waits\r\n");
+        tty.type_in(keys);
+        let said = tty.expect("end\r\n");
+        assert!(said.contains(shown), "{said}");
+    }
     tty.line("exit");
     assert_eq!(tty.end(), 0);
 }

@@ -119,6 +119,11 @@ impl Tty {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
+    /// The same as bytes.
+    pub fn shown_raw(&self) -> Vec<u8> {
+        self.shown.lock().unwrap().clone()
+    }
+
     pub fn shown_bytes(&self) -> usize {
         self.shown.lock().unwrap().len()
     }
@@ -146,18 +151,6 @@ impl Tty {
                 }
             }
         })
-    }
-
-    /// The bytes of the last line before `end`; everything up to it is forgotten.
-    #[track_caller]
-    pub fn raw_before(&self, end: &str) -> Vec<u8> {
-        let mut shown = self.shown.lock().unwrap();
-        let at = find(&shown, end.as_bytes()).unwrap_or_else(|| panic!("{end:?} is not shown"));
-        let rest = shown.split_off(at + end.len());
-        let mut before = std::mem::replace(&mut *shown, rest);
-        before.truncate(at);
-        let line = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        before.split_off(line)
     }
 
     /// Has the shell say something that its echo does not contain: it is ready, and all before was carried out.
