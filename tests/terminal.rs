@@ -373,6 +373,23 @@ fn a_user_who_goes_is_missed_while_the_shell_takes_no_input() {
     cluster.kill_vps(&id);
 }
 
+#[test]
+fn a_client_that_was_stopped_and_goes_on_takes_its_terminal_again() {
+    let cluster = host_alone();
+    let environment = Environment::new(&cluster);
+    let mut tty = environment.open(&cluster);
+    tty.signal(Signal::SIGSTOP);
+    // As a shell does that has its prompt back.
+    tty.put_right();
+    tty.resize(20, 60);
+    tty.signal(Signal::SIGCONT);
+    tty.await_raw();
+    tty.line("until stty size | grep '20 60'; do sleep 0.05; done; echo en''d");
+    tty.expect("end\r\n");
+    tty.line("exit 4");
+    assert_eq!(tty.end(), 4);
+}
+
 /// A client of the test's own making, as those of 0.3 and the dashboard are.
 struct Client(Socket);
 
@@ -410,16 +427,17 @@ fn clients_of_0_3_are_understood_and_garbage_ends_only_itself() {
     let environment = Environment::new(&cluster);
     for prefix in ["", "/api"] {
         let mut client = Client::open(&cluster, &format!("{prefix}{}", environment.path()));
-        // A line as 0.3 sends it, and no size: then it is that of a terminal that does not tell.
-        client.0.send(r#"{"type": "input", "data": "sleep 0.5; stty size; echo do''ne\n"}"#.to_owned()).unwrap();
-        let said = client.until("done").0;
-        assert!(said.contains("24 80"), "{said:?}");
+        // A line as 0.3 sends it, and no size: then it is that of a terminal that does not tell. (Docker sets it a moment after the
+        // shell has begun.)
+        let until = |size: &str| format!("until stty size | grep '{size}'; do sleep 0.05; done; echo do''ne\\n");
+        client.0.send(format!(r#"{{"type": "input", "data": "{}"}}"#, until("24 80"))).unwrap();
+        client.until("done\r\n");
         client.0.send(r#"{"type": "resize", "rows": 11, "cols": 22}"#.to_owned()).unwrap();
         client.0.send(r#"{"type": "dance"}"#.to_owned()).unwrap();
-        client.0.send(ToShell::input("sleep 0.3; stty size; exit 9\n")).unwrap();
+        client.0.send(format!(r#"{{"type": "input", "data": "{}exit 9\n"}}"#, until("11 22"))).unwrap();
         let (said, end) = client.until("");
         assert_eq!(end.as_deref(), Some("exit 9"));
-        assert!(said.contains("11 22"), "{said}");
+        assert!(said.contains("done"), "{said}");
     }
     for garbage in ["", "no JSON", r#"{"type":5}"#, "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["] {
         let mut client = Client::open(&cluster, &environment.path());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{FlushArg, Termios, tcflush, tcgetattr};
+use nix::sys::termios::{FlushArg, SetArg, Termios, tcflush, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
 use crate::env::SOON;
@@ -184,6 +184,11 @@ impl Tty {
         let (before, after) = (self.before.lock().unwrap(), tcgetattr(&self.slave).unwrap());
         assert!(after == *before, "the terminal is another than before: {after:?}; before {before:?}");
         status.code().unwrap_or(-1)
+    }
+
+    /// Sets the terminal as it was before.
+    pub fn put_right(&self) {
+        tcsetattr(&self.slave, SetArg::TCSANOW, &self.before.lock().unwrap()).unwrap();
     }
 
     /// The terminal's modes are not those of before: the program reads every key.

@@ -148,6 +148,10 @@ fn inspected(name: &str, code: Option<i32>, stdout: &str, stderr: &str) -> Resul
             format!("container '{name}' is none of HakuRiver's environments; see 'hakuriver docker list-containers'"),
         )),
         (Some(id), Some("running"), Some(_)) => Ok(id.to_owned()),
+        (_, Some("paused"), _) => {
+            let why = format!("container '{name}' is paused; 'docker unpause {name}' on the Host lets it go on");
+            Err(ActFault::new(409, why))
+        }
         (_, state, _) => Err(ActFault::new(
             409,
             format!(
