@@ -49,7 +49,7 @@ impl Shell {
     pub fn hang_up(mut self) {
         let end = Instant::now() + HANG_UP;
         let mut told = BTreeSet::new();
-        let mut is_typed = false;
+        let mut interrupted = false;
         // It may be on its way only: Docker takes a moment to start it.
         while !self.terminal.drain(LOOK_AGAIN) && Instant::now() < end {
             for pid in self.leaders().into_iter().filter(|pid| told.insert(*pid)) {
@@ -57,9 +57,10 @@ impl Shell {
                 // One that is stopped hears it only then.
                 signal(pid, SIGCONT);
             }
-            if told.is_empty() && !std::mem::replace(&mut is_typed, true) {
-                // Only root sees whose processes these are. A shell that waits for a command ends by this.
-                let _full = self.terminal.write(b"\x03\x04");
+            if told.is_empty() {
+                // Only root sees whose processes these are. Ctrl-C ends what runs, and Ctrl-D the shell once it waits for a command.
+                let _full = self.terminal.write(if interrupted { b"\x04" } else { b"\x03" });
+                interrupted = true;
             }
         }
         for pid in self.leaders() {
