@@ -11,6 +11,7 @@ mod http;
 mod node_supervisor;
 mod program;
 mod tasks;
+mod tty;
 mod wait;
 
 mod auth;
@@ -39,6 +40,7 @@ mod task_oom;
 mod task_output;
 mod task_queue;
 mod task_span;
+mod terminal;
 mod three_runners;
 mod tunnel;
 mod vps_lifecycle;

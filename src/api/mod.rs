@@ -8,3 +8,4 @@ pub mod json;
 pub mod node;
 pub mod public;
 pub mod submit;
+pub mod terminal;

@@ -17,11 +17,13 @@ mod init;
 mod interrupt;
 mod kill;
 mod run;
+mod shell;
 mod ssh;
 mod submit;
 mod table;
 mod task;
 mod task_ref;
+mod terminal;
 mod vps;
 mod words;
 
@@ -39,6 +41,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Fault> {
         Role::Client => client::run(invocation),
         Role::Docker => docker::run(invocation),
         Role::Ssh => ssh::run(invocation),
+        Role::DockerShell => shell::docker(invocation),
         Role::Run => run::run(invocation),
         Role::Init => init::run(invocation),
         role => Err(not_here(&format!("hakuriver {}", role.word()))),

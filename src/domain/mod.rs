@@ -19,6 +19,7 @@ pub mod spec;
 pub mod ssh_key;
 pub mod state;
 pub mod target;
+pub mod text_stream;
 
 #[cfg(test)]
 mod sample;

@@ -21,6 +21,7 @@ use super::health::History;
 use super::outputs::{self, Outputs};
 use super::routes::{Api, SameSite};
 use super::submission::Rules;
+use super::terminal::Terminals;
 use super::tokens::Tokens;
 use super::tunnel::{self, Tunnel};
 use super::{HostFault, Ready};
@@ -67,6 +68,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         archives: Archives::at(config.docker.container_dir.clone()),
         history: history.clone(),
         outputs: outputs.clone(),
+        terminals: Arc::new(Terminals::new(&config.docker.command, &cluster_id)),
         cluster_id,
         poll: config.timing.heartbeat_interval,
     };

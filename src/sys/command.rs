@@ -13,6 +13,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use crate::sys::shutdown::Stop;
+pub(super) use drive::open_pidfd;
 use drive::{Ended, Feed};
 
 /// A program to run.

@@ -13,6 +13,7 @@ mod same_site;
 mod stream;
 mod submit;
 mod tasks;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use super::environments::Environments;
 use super::health::History;
 use super::outputs::Outputs;
 use super::submission::Rules;
+use super::terminal::Terminals;
 use super::tokens::{self, Standing, Tokens};
 
 /// Everything that answers need.
@@ -45,6 +47,7 @@ pub(super) struct Api {
     pub(super) archives: Archives,
     pub(super) history: Arc<History>,
     pub(super) outputs: Arc<Outputs>,
+    pub(super) terminals: Arc<Terminals>,
     pub(super) cluster_id: String,
     /// How long a long poll waits.
     pub(super) poll: Duration,
@@ -101,6 +104,8 @@ impl Handler for Api {
             Route::Kill(task) => self.kill(&task),
             Route::Control(task, action) => self.control(&task, &action),
             Route::Output(task, stream) => self.output(&task, stream, head),
+            Route::TaskTerminal(task) => self.task_terminal(&task, head),
+            Route::EnvironmentTerminal(name) => self.environment_terminal(&name, head),
             Route::Tasks => self.tasks(head),
             Route::Vps => self.vps(head),
             Route::VpsStatus => self.vps_status(head),
@@ -117,6 +122,7 @@ impl Handler for Api {
             Route::Environment(name) => self.environment(&name),
             Route::Archive(name, version) => self.archive(&name, version, head),
             Route::Ship(name, task, attempt, stream) => self.ship(&name, task, attempt, stream, head, body),
+            Route::NodeShell(name, id) => self.node_shell(&name, &id, head),
         };
         answer.unwrap_or_else(|fault| refuse(fault.status, &fault.detail))
     }

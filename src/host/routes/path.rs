@@ -17,6 +17,10 @@ pub(super) enum Route {
     Kill(String),
     Control(String, String),
     Output(String, Stream),
+    /// A shell in a task's container.
+    TaskTerminal(String),
+    /// A shell in an environment's container on the Host.
+    EnvironmentTerminal(String),
     Tasks,
     Vps,
     VpsStatus,
@@ -36,6 +40,8 @@ pub(super) enum Route {
     Environment(String),
     /// A version's archive.
     Archive(String, u64),
+    /// A shell that a user waits for, from its node.
+    NodeShell(String, String),
 }
 
 /// What a user can do with a node.
@@ -72,7 +78,8 @@ impl Route {
             | Self::Desired(_)
             | Self::Ship(..)
             | Self::Environment(_)
-            | Self::Archive(..) => Audience::Node,
+            | Self::Archive(..)
+            | Self::NodeShell(..) => Audience::Node,
             Self::Version
             | Self::Metrics
             | Self::Nodes
@@ -83,6 +90,8 @@ impl Route {
             | Self::Kill(_)
             | Self::Control(..)
             | Self::Output(..)
+            | Self::TaskTerminal(_)
+            | Self::EnvironmentTerminal(_)
             | Self::Tasks
             | Self::Vps
             | Self::VpsStatus
@@ -117,6 +126,8 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["status", task] => (Route::Status(text(task)), "GET"),
         ["kill", task] => (Route::Kill(text(task)), "POST"),
         ["command", task, action] => (Route::Control(text(task), text(action)), "POST"),
+        ["task", task, "terminal"] => (Route::TaskTerminal(text(task)), "GET"),
+        ["docker", "host", "containers", name, "terminal"] => (Route::EnvironmentTerminal(text(name)), "GET"),
         ["task", task, stream] => (Route::Output(text(task), stream.parse().ok()?), "GET"),
         ["tasks"] => (Route::Tasks, "GET"),
         ["vps"] => (Route::Vps, "GET"),
@@ -135,6 +146,7 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["environments", name, version] => (Route::Archive(text(name), version.parse().ok()?), "GET"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
         ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
+        ["runner", name, "shell", id] => (Route::NodeShell(text(name), text(id)), "GET"),
         // Ids and attempts are parsed here: names of files are made of them.
         ["runner", name, "output", task, attempt, stream] => {
             let attempt = attempt.parse().ok().map(Attempt)?;
@@ -171,6 +183,9 @@ mod tests {
             ("/docker/host/start/x", "POST"),
             ("/docker/create_tar/x", "POST"),
             ("/docker/list", "GET"),
+            ("/task/17/terminal", "GET"),
+            ("/docker/host/containers/my.env_1/terminal", "GET"),
+            ("/runner/n1/shell/0123", "GET"),
         ] {
             let plain = parse(path).unwrap_or_else(|| panic!("{path}"));
             assert_eq!(plain.1, method, "{path}");
