@@ -176,8 +176,8 @@ fn what_the_user_does_not_look_at_piles_up_nowhere_and_keys_get_through() {
     let mut tty = Tty::start(cluster.cli_command(&["vps", "shell", &id]));
     tty.await_raw();
     tty.ready();
-    // So that what is read at once ends within a character.
-    tty.line("yes 'all work and no €€€€€€€€€€'");
+    // Nothing but beginnings of characters, so that one is always held back for its rest.
+    tty.line("tr '\\0' '\\342' </dev/zero");
     wait::until_true("it floods", SOON, || (tty.shown_bytes() > 1 << 20, format!("{} bytes", tty.shown_bytes())));
     tty.look_away(true);
     let client = tty.pid();
@@ -197,7 +197,7 @@ fn what_the_user_does_not_look_at_piles_up_nowhere_and_keys_get_through() {
     let container = cluster.container(&id);
     wait::until("the flood has ended", SOON, || {
         let all = docker(&["top", &container, "-eo", "pid,args"]);
-        if all.contains("yes all work") { Err(all) } else { Ok(()) }
+        if all.contains("tr ") { Err(all) } else { Ok(()) }
     });
     tty.look_away(false);
     tty.ready();
@@ -214,11 +214,12 @@ fn what_was_said_last_is_seen_by_who_looks_later() {
     let environment = Environment::new(&cluster);
     let mut tty = environment.open(&cluster);
     tty.look_away(true);
-    // Less than all the buffers on the way hold, and more than one of them.
-    tty.line("seq 60000; exit 5");
+    // More than the terminal holds, and no more than waits for it beside.
+    tty.line("seq 14000; exit 5");
     await_no_shell(&environment.name);
+    wait::holds_for("the client waits for who looks away", Duration::from_millis(1_500), || tty.runs());
     tty.look_away(false);
-    tty.expect("\r\n59999\r\n60000\r\n");
+    tty.expect("\r\n13999\r\n14000\r\n");
     assert_eq!(tty.end(), 5);
 }
 
