@@ -176,22 +176,28 @@ fn what_the_user_does_not_look_at_piles_up_nowhere_and_keys_get_through() {
     let mut tty = Tty::start(cluster.cli_command(&["vps", "shell", &id]));
     tty.await_raw();
     tty.ready();
-    tty.line("yes 'all work and no play'");
+    // Nothing but beginnings of characters, so that one is always held back for its rest.
+    tty.line("tr '\\0' '\\342' </dev/zero");
     wait::until_true("it floods", SOON, || (tty.shown_bytes() > 1 << 20, format!("{} bytes", tty.shown_bytes())));
     tty.look_away(true);
     let client = tty.pid();
     let memory = |cluster: &Cluster| cluster.rss("host") + cluster.rss("runner-a") + env::rss(client);
     let before = memory(&cluster);
+    let processes = [cluster.pid("host"), cluster.pid("runner-a"), client];
+    let worked = processes.map(ticks);
     wait::holds_for("memory stays", Duration::from_secs(4), || {
         let now = memory(&cluster);
         if now < before + (8 << 20) { Ok(()) } else { Err(format!("{now} bytes, before {before}")) }
     });
+    // What cannot go on waits, and does not try again and again. (100 ticks are a second.)
+    let worked: Vec<u64> = processes.iter().zip(worked).map(|(pid, before)| ticks(*pid) - before).collect();
+    assert!(worked.iter().all(|ticks| *ticks < 100), "in 4 s: {worked:?}");
     // A key that is pressed meanwhile is not behind what is to be shown.
     tty.type_in("\x03");
     let container = cluster.container(&id);
     wait::until("the flood has ended", SOON, || {
         let all = docker(&["top", &container, "-eo", "pid,args"]);
-        if all.contains("yes all work") { Err(all) } else { Ok(()) }
+        if all.contains("tr ") { Err(all) } else { Ok(()) }
     });
     tty.look_away(false);
     tty.ready();
@@ -200,6 +206,28 @@ fn what_the_user_does_not_look_at_piles_up_nowhere_and_keys_get_through() {
     cluster.kill_vps(&id);
     cluster.stop("runner-a");
     cluster.stop("host");
+}
+
+#[test]
+fn what_was_said_last_is_seen_by_who_looks_later() {
+    let cluster = host_alone();
+    let environment = Environment::new(&cluster);
+    let mut tty = environment.open(&cluster);
+    tty.look_away(true);
+    // More than the terminal holds, and no more than waits for it beside.
+    tty.line("seq 14000; exit 5");
+    await_no_shell(&environment.name);
+    wait::holds_for("the client waits for who looks away", Duration::from_millis(1_500), || tty.runs());
+    tty.look_away(false);
+    tty.expect("\r\n13999\r\n14000\r\n");
+    assert_eq!(tty.end(), 5);
+}
+
+/// The time that a process has worked, in ticks of the clock.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 #[test]

@@ -174,6 +174,11 @@ impl Tty {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
+    /// Ok while the program has not ended.
+    pub fn runs(&mut self) -> Result<(), String> {
+        self.child.try_wait().unwrap().map_or(Ok(()), |status| Err(format!("it has ended with {status}")))
+    }
+
     /// Waits for the program's end, and for the terminal being as it was before it; the answer is its exit status.
     #[track_caller]
     pub fn end(&mut self) -> i32 {

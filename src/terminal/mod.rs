@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::api::terminal::FromShell;
 use crate::net::websocket::{Ending, Socket};
 
-/// For the last words of a connection to be taken.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// For the last words of a connection to be taken: a user may look at something else for a while.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 /// Tells why there is no shell, and ends the connection.
 pub fn refuse(mut socket: Socket, reason: &str) {

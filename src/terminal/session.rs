@@ -64,8 +64,8 @@ pub fn serve(mut socket: Socket, mut shell: Shell, stop: &Stop) {
         }
         Over::User => shell.hang_up(),
         Over::Misfit(reason) => {
-            super::refuse(socket, &reason);
             shell.hang_up();
+            super::refuse(socket, &reason);
         }
         Over::Stopped => {
             // First the shell: whoever has asked us to end does not wait for long.
@@ -99,7 +99,8 @@ fn carry(socket: &mut Socket, shell: &mut Shell, stop: &Stop) -> Over {
         let (listening, speaking) = (typed.is_empty(), !socket.has_unsent());
         let of_terminal = Interest { read: speaking, write: !listening, end: false };
         let waited = [socket.wanted(listening, true), (terminal.fd(), of_terminal), (stop.fd(), Interest::READ)];
-        let half_until = half_since.map(|since| since + HALF_A_CHARACTER);
+        // Only where it could be sent: else it would be due again and again.
+        let half_until = half_since.filter(|_| speaking).map(|since| since + HALF_A_CHARACTER);
         let until = half_until.map_or(socket.due(), |half| half.min(socket.due()));
         let [user, keys, stopped] = ready::wait(waited, Some(until));
         if stopped.read {
@@ -124,13 +125,16 @@ fn carry(socket: &mut Socket, shell: &mut Shell, stop: &Stop) -> Over {
             match terminal.read(&mut piece) {
                 Ok(Some(n)) if n > 0 => output = text.take(&piece[..n]),
                 Ok(None) => {}
-                Ok(Some(_)) | Err(_) => is_over = true,
+                Ok(Some(_)) | Err(_) => {
+                    is_over = true;
+                    output = text.give_up();
+                }
             }
+            half_since = text.is_waiting().then(Instant::now);
+        } else if half_until.is_some_and(|until| Instant::now() >= until) {
+            output = text.give_up();
+            half_since = None;
         }
-        if is_over || half_until.is_some_and(|until| Instant::now() >= until) {
-            output.push_str(&text.give_up());
-        }
-        half_since = text.is_waiting().then(|| half_since.unwrap_or_else(Instant::now));
         if !output.is_empty() && socket.send(FromShell::output(&output)).is_err() {
             return Over::User;
         }

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::sys::ready::{self, Interest};
 use crate::sys::thread;
+use crate::sys::tty::{Signalled, Signals};
 use crate::sys::wake::Wake;
 
 /// Pieces that wait to be written; a piece is what a shell has written at once.
 const MOST: usize = 16;
-/// A terminal that has taken nothing for so long is left to itself.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The terminal to write to.
 pub(super) struct Screen {
@@ -68,18 +67,23 @@ impl Screen {
         !self.shared.is_gone.load(Ordering::Acquire)
     }
 
-    /// Waits until all is written, as long as the terminal takes something.
-    pub(super) fn finish(&self) {
-        let mut end = Instant::now() + PATIENCE;
-        let mut left = self.shared.waiting.load(Ordering::Acquire);
-        while left > 0 && Instant::now() < end && self.heard() {
-            let now = self.shared.waiting.load(Ordering::Acquire);
-            if now < left {
-                (left, end) = (now, Instant::now() + PATIENCE);
-                continue;
+    /// Waits until all is written, for `limit` at most; without one for as long as it takes, since it is the user who takes it. Ends
+    /// when we are told to end, with that signal.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn finish(&self, signals: &Signals, limit: Option<Duration>) -> io::Result<Option<i32>> {
+        let end = limit.map(|limit| Instant::now() + limit);
+        while self.heard() && self.shared.waiting.load(Ordering::Acquire) > 0 {
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(None);
             }
-            ready::wait([(self.fd(), Interest::READ)], Some(end));
+            ready::wait([(self.fd(), Interest::READ), (signals.fd(), Interest::READ)], end);
+            if let Some(Signalled::End(signal)) = signals.next()? {
+                return Ok(Some(signal));
+            }
         }
+        Ok(None)
     }
 }
 

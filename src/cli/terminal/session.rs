@@ -64,7 +64,11 @@ pub(super) fn run(socket: Socket, signals: &Signals, raw: &RawMode) -> io::Resul
     let over = session.carry()?;
     let Session { mut socket, mut screen, modes, error, in_line, .. } = session;
     screen.show(modes.undo());
-    screen.finish();
+    let in_a_hurry = matches!(over, Over::Signal(_)).then_some(FAREWELL);
+    let over = match screen.finish(signals, in_a_hurry)? {
+        Some(signal) => Over::Signal(signal),
+        None => over,
+    };
     if matches!(over, Over::Signal(_)) && !socket.close(Ending::Done, "", FAREWELL) {
         socket.abort();
     }
@@ -96,7 +100,8 @@ impl Session<'_> {
                 (self.screen.fd(), Interest::READ),
             ];
             let due = self.socket.due();
-            let half_until = half_since.map(|since| since + HALF_A_CHARACTER);
+            // Only where it could be sent: else it would be due again and again.
+            let half_until = half_since.filter(|_| typing).map(|since| since + HALF_A_CHARACTER);
             let [host, keys, _, _] = ready::wait(waited, Some(half_until.map_or(due, |half| half.min(due))));
             while let Some(signalled) = self.signals.next()? {
                 match signalled {
@@ -126,11 +131,11 @@ impl Session<'_> {
                     // The terminal is gone.
                     Ok(_) | Err(_) => return Ok(Over::Signal(SIGHUP)),
                 }
+                half_since = text.is_waiting().then(Instant::now);
+            } else if half_until.is_some_and(|until| Instant::now() >= until) {
+                input = text.give_up();
+                half_since = None;
             }
-            if half_until.is_some_and(|until| Instant::now() >= until) {
-                input.push_str(&text.give_up());
-            }
-            half_since = text.is_waiting().then(|| half_since.unwrap_or_else(Instant::now));
             if !input.is_empty()
                 && let Err(fault) = self.socket.send(ToShell::input(&input))
             {
