@@ -117,7 +117,7 @@ impl Environments {
     pub(in crate::host) fn start(&self, name: &str) -> Result<bool, ActFault> {
         self.with_ours(name, |found| {
             if found.state == State::Paused {
-                let text = format!("container '{name}' is paused: 'docker unpause {name}' lets it go on");
+                let text = format!("container '{name}' is paused; 'docker unpause {name}' on the Host lets it go on");
                 return Err(ActFault::new(409, text));
             }
             if found.state == State::Ended {
@@ -149,6 +149,22 @@ impl Environments {
     /// As [`Environments::start`].
     pub(in crate::host) fn delete(&self, name: &str) -> Result<(), ActFault> {
         self.with_ours(name, |found| Ok(self.docker.remove(&found.id)?))
+    }
+
+    /// The id of the container of an environment, if it runs: for a shell in it.
+    ///
+    /// # Errors
+    /// 404: there is none of that name that is ours; 409: it does not run; 503: no Docker.
+    pub(in crate::host) fn running(&self, name: &str) -> Result<String, ActFault> {
+        let found = self.ours(name)?;
+        let why = match found.state {
+            State::Running => return Ok(found.id),
+            State::Paused => format!("container '{name}' is paused; 'docker unpause {name}' on the Host lets it go on"),
+            State::Ended => {
+                format!("container '{name}' does not run; start it with 'hakuriver docker start-container {name}'")
+            }
+        };
+        Err(ActFault::new(409, why))
     }
 
     fn with_ours<T>(&self, name: &str, act: impl FnOnce(&Found) -> Result<T, ActFault>) -> Result<T, ActFault> {
