@@ -18,7 +18,7 @@ const PIECE: usize = 256 << 10;
 /// How long to wait before going on.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// So many connections in a row that bring nothing, from a Host that answers, are enough.
-const FRUITLESS: u32 = 8;
+const FRUITLESS: u32 = 6;
 /// What came damaged is fetched anew, once: it may have been the way, and is not if it happens again.
 const DAMAGED: u32 = 2;
 /// What nobody has asked for since is not kept for longer.
@@ -166,7 +166,7 @@ impl Transfer {
             if fruitless >= FRUITLESS {
                 return Err(FetchFault::Failed(format!("the Host sends nothing of it: {reason}")));
             }
-            warning!("{} of {} breaks off after {} bytes: {reason}", manifest.tarball, self.part.length(), self.at);
+            warning!("{} breaks off after {} of {} bytes: {reason}", manifest.tarball, self.at, self.part.length());
             if !hearer.wait(&reason, backoff.wait()) {
                 return Err(FetchFault::Unwanted);
             }

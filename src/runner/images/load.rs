@@ -9,10 +9,10 @@ use super::fetch::{FetchFault, Hearer};
 use super::source::Found;
 use super::{ImageFault, Images, Loading};
 use crate::archive::Part;
-use crate::info;
 use crate::runner::executor::docker::DockerFault;
 use crate::runner::executor::docker_parse::Complaint;
 use crate::sys::shutdown::Stop;
+use crate::{info, warning};
 
 /// Why an archive gave no image.
 enum LoadFault {
@@ -24,7 +24,15 @@ enum LoadFault {
 impl Images {
     /// Brings the image of `found` into Docker. The answer is by what Docker knows it here.
     pub(super) fn bring(&self, found: &Found, loading: &Loading) -> Result<String, ImageFault> {
-        let chains = self.docker.image_layers().map_err(|fault| of_docker(found, fault))?;
+        let chains = match self.docker.image_layers() {
+            Ok(chains) => chains,
+            Err(fault) if fault.kind == Complaint::Down => return Err(ImageFault::Docker(fault)),
+            // Then all of them are brought.
+            Err(fault) => {
+                warning!("which layers are here is not known: {fault}");
+                Vec::new()
+            }
+        };
         let lowest = chains.iter().map(|chain| found.manifest.shared(chain)).max().unwrap_or(0);
         match self.try_without(found, lowest, loading) {
             Ok(image) => Ok(image),
