@@ -521,7 +521,11 @@ fn a_host_killed_in_the_middle_leaves_nothing_half_done() {
         });
         assert_eq!(env.image(), image, "{at}: the old image has its name");
     }
+    // A commit whose Host was killed ends after it, in the daemon.
+    let late = format!("hakuriver/{}:packing-{}-17", env.name, &cluster.cluster_id().unwrap()[..8]);
+    docker(&["tag", BARE, &late]);
     assert!(pack(&cluster, &env) > first, "the next try succeeds");
+    assert_eq!(env.tags(), ["base"]);
 }
 
 #[test]

@@ -77,6 +77,12 @@ impl Docker {
         }
     }
 
+    /// The names of the images that match, such as `hakuriver/x:packing-*`.
+    pub(super) fn names(&self, pattern: &str) -> Result<Vec<String>, DockerFault> {
+        let out = self.call(words::names(pattern), QUICK)?;
+        Ok(String::from_utf8_lossy(&out).lines().map(str::to_owned).collect())
+    }
+
     /// Fetches an image; `line` hears what Docker says meanwhile.
     pub(super) fn pull(&self, image: &str, stop: &Stop, line: &mut dyn FnMut(&str)) -> Result<(), DockerFault> {
         let program = self.program(words::pull(image), LONG);

@@ -30,8 +30,9 @@ use super::engine::ActFault;
 pub(super) use containers::Created;
 pub(super) use pack::Packed;
 
-/// How long a Host that stops waits for what it is doing to containers. What is not done then is done at the next start.
-const LAST_WORK: Duration = Duration::from_secs(30);
+/// How long a Host that stops waits for what it is doing to containers: less than a service manager waits for it. What is not done
+/// then is done at the next start.
+const LAST_WORK: Duration = Duration::from_secs(20);
 /// Between two tries to put right what Docker did not let us.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -118,7 +119,7 @@ impl Environments {
         }
     }
 
-    /// Waits until nothing is being done any more, for half a minute at most; called when the Host stops.
+    /// Waits until nothing is being done any more, for a while at most; called when the Host stops.
     pub(super) fn end(&self) {
         let busy = self.lock();
         drop(self.fewer.wait_timeout_while(busy, LAST_WORK, |busy| !busy.is_empty()));

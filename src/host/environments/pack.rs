@@ -64,15 +64,19 @@ impl Environments {
             let text = format!("container '{name}' is that of task {task}, and no environment");
             return Err(ActFault::new(409, text));
         }
+        // Two Hosts on one machine may have environments of one name.
+        let working = tag.replace(":base", &format!(":packing-{}-", &self.cluster[..self.cluster.len().min(8)]));
+        // The daemon ends a commit also when the one who asked for it was killed.
+        for left in self.docker.names(&format!("{working}*"))? {
+            self.docker.remove_image(&left)?;
+        }
         let versions = self.times(&name)?;
         let version = tarballs::next(Self::now(), &versions);
         let owed = Owed {
             version,
             container: (found.state == State::Running).then(|| found.id.clone()),
             before: self.docker.image(&tag)?.map(|image| image.id),
-            // Two Hosts on one machine may have environments of one name.
-            working_tag: tag
-                .replace(":base", &format!(":packing-{}-{version}", &self.cluster[..self.cluster.len().min(8)])),
+            working_tag: format!("{working}{version}"),
             tag,
             name,
         };

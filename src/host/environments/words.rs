@@ -213,6 +213,10 @@ pub(super) fn image_of(out: &[u8]) -> Result<Image, String> {
     })
 }
 
+pub(super) fn names(pattern: &str) -> Vec<String> {
+    words(["image", "ls", "--filter", &format!("reference={pattern}"), "--format", "{{.Repository}}:{{.Tag}}"])
+}
+
 pub(super) fn pull(image: &str) -> Vec<String> {
     words(["pull", image])
 }
