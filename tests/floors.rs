@@ -13,8 +13,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("archive", &["domain", "sys", "api"]),
     ("net", &["api", "sys"]),
     ("store", &["domain", "sys"]),
-    ("host", &["domain", "sys", "api", "archive", "config", "net", "store"]),
-    ("runner", &["domain", "sys", "api", "archive", "config", "net"]),
+    ("terminal", &["domain", "sys", "api", "net"]),
+    ("host", &["domain", "sys", "api", "archive", "config", "net", "store", "terminal"]),
+    ("runner", &["domain", "sys", "api", "archive", "config", "net", "terminal"]),
     ("cli", &["domain", "sys", "api", "config", "net"]),
 ];
 

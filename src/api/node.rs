@@ -211,6 +211,23 @@ pub struct DesiredAnswer {
     /// Those that stand in the list no longer.
     #[nserde(default)]
     pub removed: Vec<String>,
+    /// All shells that users wait for: the node is to open a WebSocket `GET /runner/{hostname}/shell/{id}?session=` for each.
+    #[nserde(default)]
+    pub shells: Vec<ShellOrder>,
+}
+
+/// A shell in a task's container that a user waits for.
+#[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]
+pub struct ShellOrder {
+    /// Random; each is opened once.
+    pub id: String,
+    pub task_id: String,
+    pub attempt: u32,
+    /// `vps` or `command`
+    pub kind: String,
+    /// The user's terminal.
+    pub rows: u16,
+    pub cols: u16,
 }
 
 /// One task that the node should have.

@@ -11,16 +11,19 @@ pub mod server_args;
 
 mod client;
 mod command;
+mod docker;
 mod host_api;
 mod init;
 mod interrupt;
 mod kill;
 mod run;
+mod shell;
 mod ssh;
 mod submit;
 mod table;
 mod task;
 mod task_ref;
+mod terminal;
 mod vps;
 mod words;
 
@@ -36,7 +39,9 @@ pub fn run(invocation: &Invocation) -> Result<(), Fault> {
         Role::Vps => vps::run(invocation),
         Role::Task => task::run(invocation),
         Role::Client => client::run(invocation),
+        Role::Docker => docker::run(invocation),
         Role::Ssh => ssh::run(invocation),
+        Role::DockerShell => shell::docker(invocation),
         Role::Run => run::run(invocation),
         Role::Init => init::run(invocation),
         role => Err(not_here(&format!("hakuriver {}", role.word()))),

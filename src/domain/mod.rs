@@ -4,6 +4,7 @@
 //! know how a task is stored, sent or started.
 
 pub mod cpuset;
+pub mod docker_words;
 pub mod ids;
 pub mod node;
 pub mod output;
@@ -18,6 +19,7 @@ pub mod spec;
 pub mod ssh_key;
 pub mod state;
 pub mod target;
+pub mod text_stream;
 
 #[cfg(test)]
 mod sample;

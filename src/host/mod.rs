@@ -17,6 +17,7 @@ mod routes;
 mod run;
 mod signal;
 mod submission;
+mod terminal;
 mod tokens;
 mod tunnel;
 mod view;

@@ -4,3 +4,4 @@ pub mod http;
 pub mod http_client;
 pub mod relay;
 pub mod tunnel;
+pub mod websocket;

@@ -13,9 +13,11 @@ use crate::api::node::{
     DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputChunk, OutputHave,
     Register, Registered,
 };
+use crate::api::terminal::LARGEST_MESSAGE;
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
 use crate::net::http_client::{Answer, Client, ClientFault, Coming};
+use crate::net::websocket::{self, ConnectFault, Socket};
 
 /// A call that is answered at once.
 const CALL: Duration = Duration::from_secs(10);
@@ -70,6 +72,8 @@ pub struct Link {
     /// For environments.
     fetching: Client,
     hostname: String,
+    /// For what does not go through the clients.
+    node_token: Option<String>,
     held: Mutex<Held>,
     changed: Condvar,
 }
@@ -106,6 +110,7 @@ impl Link {
             shipping: Client::new(&base, join.node_token.as_deref()),
             fetching: Client::new(&base, join.node_token.as_deref()),
             hostname: hostname.to_owned(),
+            node_token: join.node_token.clone(),
             held: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -264,6 +269,16 @@ impl Link {
     fn refusal(&self, status: u16, body: &[u8], path: &str) -> LinkFault {
         let detail = json::decode::<Detail>(body).map(|detail| detail.detail);
         fault(status, detail.ok(), self.host(), path.split('?').next().unwrap_or(path))
+    }
+
+    /// Opens the connection of a shell that a user waits for at the Host.
+    ///
+    /// # Errors
+    /// See [`ConnectFault`].
+    pub fn shell(&self, session: &Session, id: &str) -> Result<Socket, ConnectFault> {
+        let path = format!("/runner/{}/shell/{}?session={}", self.hostname, escaped(id), escaped(&session.id));
+        let address = self.host().trim_start_matches("http://");
+        websocket::connect(address, &path, self.node_token.as_deref(), CALL, LARGEST_MESSAGE)
     }
 
     fn call<Q: SerJson, A: DeJson>(

@@ -30,6 +30,7 @@ pub mod outcome;
 pub mod output;
 pub mod record;
 mod run;
+pub mod shells;
 pub mod storage;
 pub mod supervise;
 pub mod supervisor;

@@ -20,6 +20,7 @@ use super::node::{Machine, Node};
 use super::observed::Outbox;
 use super::output::Outputs;
 use super::record::Records;
+use super::shells::Shells;
 use super::supervisor::Supervisor;
 use super::talk::{DOCKER_CHECK, Notice, Talk};
 use super::{Join, Ready, RunnerFault, inventory, on_node, watch};
@@ -136,6 +137,7 @@ struct Started {
     node: Arc<Node>,
     cluster: String,
     tell: Sender<Message>,
+    shells: Arc<Shells>,
     /// Those that must have ended before the next Runner may begin.
     threads: Vec<JoinHandle<()>>,
 }
@@ -193,6 +195,7 @@ impl Life<'_> {
             for thread in started.threads {
                 let _panicked = thread.join();
             }
+            started.shells.farewell();
         }
         result
     }
@@ -308,10 +311,12 @@ impl Life<'_> {
             home.tidy(&used);
         }
 
+        let shells = Shells::new(Arc::clone(&node), Arc::clone(self.link), self.ending.clone());
         let talk = Talk {
             link: Arc::clone(self.link),
             outbox: Arc::clone(self.outbox),
             outputs,
+            shells: Arc::clone(&shells),
             notices: self.notify.clone(),
             stop: self.ending.clone(),
             interval: self.config.timing.heartbeat_interval,
@@ -341,6 +346,6 @@ impl Life<'_> {
             let mut sampler = Sampler::new(Path::new("/"));
             move || talk.heartbeat(&node, &gpus, &mut sampler)
         });
-        Ok(Started { node, cluster, tell, threads })
+        Ok(Started { node, cluster, tell, shells, threads })
     }
 }

@@ -14,6 +14,7 @@ use super::node::Node;
 use super::observed::Outbox;
 use super::order;
 use super::output::Outputs;
+use super::shells::Shells;
 use crate::api::node::{ConditionsWire, Heartbeat};
 use crate::sys::shutdown::Stop;
 use crate::{info, warning};
@@ -41,6 +42,7 @@ pub struct Talk {
     pub link: Arc<Link>,
     pub outbox: Arc<Outbox>,
     pub outputs: Arc<Outputs>,
+    pub shells: Arc<Shells>,
     pub notices: Sender<Notice>,
     pub stop: Stop,
     pub interval: Duration,
@@ -71,8 +73,9 @@ impl Talk {
                 version.clear();
             }
             match self.link.desired(&session, &version, self.interval) {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     self.went_well(&mut mood, &answer.host_epoch);
+                    self.shells.open(&session, std::mem::take(&mut answer.shells));
                     if answer.version == version {
                         continue;
                     }

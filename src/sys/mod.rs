@@ -19,10 +19,13 @@ pub mod notify;
 pub mod numa;
 pub mod process;
 pub mod procfs;
+pub mod pty;
 pub mod random;
+pub mod ready;
 pub mod shutdown;
 pub mod socket;
 pub mod thread;
+pub mod tty;
 pub mod wake;
 
 /// What every role does first, before it starts a thread or looks up a name.

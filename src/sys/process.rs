@@ -141,6 +141,8 @@ impl Detached {
     }
 }
 
+/// Tells a process that its terminal is gone.
+pub const SIGHUP: i32 = libc::SIGHUP;
 /// Ends a process that it lets end.
 pub const SIGTERM: i32 = libc::SIGTERM;
 /// Ends a process.
@@ -204,6 +206,40 @@ fn stat(pid: u32) -> String {
     String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default()).into_owned()
 }
 
+/// The processes that hold a terminal as the leader of their session, and were given it from outside: they carry `mark` in their
+/// environment, and their parent does not. (A terminal that a marked program has made for others is not meant.)
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn terminal_leaders(mark: &str) -> io::Result<Vec<u32>> {
+    let marked = of_task(0, mark)?;
+    Ok(marked
+        .iter()
+        .copied()
+        .filter(|pid| leads_terminal(*pid, &stat(*pid)).is_some_and(|parent| !marked.contains(&parent)))
+        .collect())
+}
+
+/// The parent of a process that leads the session of a terminal; None: it does not.
+fn leads_terminal(pid: u32, stat: &str) -> Option<u32> {
+    // `pid (name) state parent group session terminal …`, where the name may hold any bytes.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(1);
+    let parent = fields.next()?.parse().ok()?;
+    let _group = fields.next()?;
+    let session: u32 = fields.next()?.parse().ok()?;
+    let terminal: i32 = fields.next()?.parse().ok()?;
+    (session == pid && terminal != 0).then_some(parent)
+}
+
+/// A signal to one process; that it is gone is no fault.
+pub fn signal(pid: u32, signal: i32) {
+    if let Ok(pid) = libc::pid_t::try_from(pid) {
+        // SAFETY: kill(2) touches no memory.
+        unsafe { libc::kill(pid, signal) };
+    }
+}
+
 /// A signal to all of [`of_task`], again and again until it finds nobody new.
 ///
 /// # Errors
@@ -241,6 +277,19 @@ mod tests {
             "42 (a ) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 987654 1000 10 18446744073709551615";
         assert_eq!(parse_start_time(stat), Some(987_654));
         assert_eq!(parse_start_time("42 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn who_leads_a_terminal_is_read_past_a_nasty_name() {
+        for (stat, parent) in [
+            ("42 (bash) S 7 42 42 34816 42 0", Some(7)),
+            ("42 (a) S 1 42 42 0 -1) R 7 42 42 34816 42 0", Some(7)),
+            ("42 (daemon) S 7 42 42 0 -1 0", None),
+            ("42 (child) S 7 42 41 34816 42 0", None),
+            ("42 (short) S 7", None),
+        ] {
+            assert_eq!(leads_terminal(42, stat), parent, "{stat}");
+        }
     }
 
     #[test]

@@ -35,6 +35,16 @@ pub fn keep_alive(socket: &TcpStream, idle_s: u32, interval_s: u32) -> io::Resul
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
 }
 
+/// Makes the end of this connection a reset: what is on its way is lost, and the other side sees the end without reading.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn reset_at_close(socket: &TcpStream) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    let now = libc::linger { l_onoff: 1, l_linger: 0 };
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, now)
+}
+
 /// Waits for the next connection; Ok(None) when `stop` is set. The listener is made non-blocking.
 ///
 /// # Errors
@@ -59,9 +69,10 @@ pub fn accept(listener: &TcpListener, stop: &Stop) -> io::Result<Option<(TcpStre
     }
 }
 
-fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four");
-    // SAFETY: the option's value is one int, and the pointer and size describe it.
+/// `T` is what socket(7) or tcp(7) say that the option's value is.
+fn set_option<T: Copy>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<T>()).expect("a few bytes");
+    // SAFETY: the pointer and the size describe the value, which the kernel reads.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -14,7 +14,7 @@ use super::command::Action;
 use super::fault::Fault;
 use super::role::Invocation;
 use super::task_ref::TaskRef;
-use super::{args, command, kill};
+use super::{args, command, kill, shell};
 
 /// Command tasks: any command, on the node that fits, in a container or straight on the node; its output and its exit status are kept.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -40,6 +40,7 @@ enum Verb {
     List(list::ListArgs),
     Kill(KillArgs),
     Command(CommandArgs),
+    Shell(ShellArgs),
 }
 
 /// End tasks: all that they have started gets TERM, and 10 s later KILL. The exit status is 1 if the Host refuses one of them; the
@@ -74,6 +75,15 @@ struct CommandArgs {
     action: Action,
 }
 
+/// Open a shell in the container of a task that runs, as root. Its exit status is this command's.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "shell", help_triggers("-h", "--help"), example = "{command_name} 7398471823749120000")]
+struct ShellArgs {
+    /// the task's id or name
+    #[argh(positional, arg_name = "TASK_ID")]
+    task: TaskRef,
+}
+
 pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
     let (TaskArgs { verb }, config) = args::of(invocation)?;
     let config = config.as_deref();
@@ -87,6 +97,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
         }
         Verb::Kill(args) => kill::tasks(&args.tasks, config),
         Verb::Command(args) => command::run(&args.task, args.action, config),
+        Verb::Shell(args) => shell::task(&args.task, config),
     }
 }
 

@@ -203,9 +203,12 @@ fn the_other_verbs() {
         read(&["command", "42", "pause"]),
         Ok(Verb::Command(CommandArgs { task: id("42"), action: Action::Pause }))
     );
-    for line in
-        [&["list"][..], &["list", "--status", "killed_oom", "--node", "n1", "--limit", "5", "--json"], &["stdout", "1"]]
-    {
+    for line in [
+        &["list"][..],
+        &["list", "--status", "killed_oom", "--node", "n1", "--limit", "5", "--json"],
+        &["stdout", "1"],
+        &["shell", "1"],
+    ] {
         assert!(read(line).is_ok(), "{line:?}");
     }
     for (line, expected) in [
@@ -221,7 +224,7 @@ fn the_other_verbs() {
         (&["submit", "--no-wait", "--", "x"], "unknown option '--no-wait' (known: "),
         (
             &["start"],
-            "unknown command 'start' (known: submit, stdout, stderr, list, kill, command); see 'hakuriver.task --help'",
+            "unknown command 'start' (known: submit, stdout, stderr, list, kill, command, shell); see 'hakuriver.task --help'",
         ),
     ] {
         let Err(Exit::Usage(text)) = read(line) else { panic!("{line:?} was taken") };

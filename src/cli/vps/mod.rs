@@ -12,7 +12,7 @@ use super::command::Action;
 use super::fault::Fault;
 use super::role::Invocation;
 use super::task_ref::TaskRef;
-use super::{args, command, kill};
+use super::{args, command, kill, shell};
 
 /// VPS tasks: persistent containers with an SSH server, on the node that fits.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -33,6 +33,7 @@ enum Verb {
     Status(status::StatusArgs),
     Kill(KillArgs),
     Command(CommandArgs),
+    Shell(ShellArgs),
 }
 
 /// End a VPS. Its container is removed, and with it every file that is in no mounted directory.
@@ -61,6 +62,15 @@ struct CommandArgs {
     action: Action,
 }
 
+/// Open a shell in a VPS without SSH: the way in when its SSH server is dead. Its exit status is this command's.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "shell", help_triggers("-h", "--help"), example = "{command_name} 7398471823749120000")]
+struct ShellArgs {
+    /// the task's id or name
+    #[argh(positional, arg_name = "TASK_ID")]
+    task: TaskRef,
+}
+
 pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
     let (VpsArgs { verb }, config) = args::of(invocation)?;
     let config = config.as_deref();
@@ -69,6 +79,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
         Verb::Status(args) => status::run(&args, config),
         Verb::Kill(args) => kill::vps(&args.task, config),
         Verb::Command(args) => command::run(&args.task, args.action, config),
+        Verb::Shell(args) => shell::vps(&args.task, config),
     }
 }
 

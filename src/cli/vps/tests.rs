@@ -132,6 +132,7 @@ fn the_other_verbs() {
     assert!(matches!(read(&["status"]), Ok(Verb::Status(_))));
     assert!(matches!(read(&["status", "--json"]), Ok(Verb::Status(_))));
     assert_eq!(read(&["kill", "42"]), Ok(Verb::Kill(KillArgs { task: "42".parse().expect("an id") })));
+    assert_eq!(read(&["shell", "dev"]), Ok(Verb::Shell(ShellArgs { task: "dev".parse().expect("a name") })));
     assert_eq!(read(&["kill", "dev"]), Ok(Verb::Kill(KillArgs { task: "dev".parse().expect("a name") })));
     for (word, action) in [("pause", Action::Pause), ("resume", Action::Resume)] {
         let task = "42".parse().expect("an id");
@@ -145,7 +146,7 @@ fn the_other_verbs() {
         (&["kill", "../nodes"], "argument '../nodes': expected a task's id"),
         (
             &["restart", "1"],
-            "unknown command 'restart' (known: submit, status, kill, command); see 'hakuriver.vps --help'",
+            "unknown command 'restart' (known: submit, status, kill, command, shell); see 'hakuriver.vps --help'",
         ),
         (&["submit", "x"], "unexpected argument 'x'; see 'hakuriver.vps submit --help'"),
         (&["submit", "--traget", "x"], "unknown option '--traget' (known: "),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
+use crate::api::node::{Acknowledged, DesiredAnswer, Registered, ShellOrder};
 use crate::domain::ids::{Attempt, GpuId, NodeName, TaskId, TaskName};
 use crate::domain::node::{Conditions, Inventory};
 use crate::domain::spec::TaskSpec;
@@ -28,6 +28,10 @@ pub(in crate::host) enum Action {
     Heartbeat(NodeName, Box<Beat>, Reply<String>),
     Observed(NodeName, Snapshot, Reply<(Vec<Acknowledged>, String)>),
     Desired(NodeName, Poll, Reply<DesiredAnswer>),
+    /// A user waits for a shell in a task there.
+    AskShell(NodeName, TaskId, ShellOrder),
+    /// Nobody waits for that one any more.
+    EndShell(NodeName, String),
     /// Nobody is to wait for news any longer: the Host stops.
     LetGo,
     Stop,
@@ -53,7 +57,7 @@ impl Action {
             Self::Heartbeat(_, _, reply) => to(reply),
             Self::Observed(_, _, reply) => to(reply),
             Self::Desired(_, _, reply) => to(reply),
-            Self::LetGo | Self::Stop => None,
+            Self::AskShell(..) | Self::EndShell(..) | Self::LetGo | Self::Stop => None,
         }
     }
 }

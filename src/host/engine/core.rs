@@ -176,6 +176,8 @@ impl Core {
                 self.answer(reply, answer);
             }
             Action::Desired(node, poll, reply) => self.desired(&node, poll, reply, now)?,
+            Action::AskShell(node, task, order) => self.ask_shell(&node, task, order),
+            Action::EndShell(node, id) => self.end_shell(&node, &id),
             Action::LetGo => {
                 self.letting_go = true;
                 self.turn.nodes.extend(self.nodes.keys().cloned());

@@ -79,6 +79,7 @@ impl Core {
                 .then(|| order(task, node.recalled.contains(id)))
         };
         let version = format!("{epoch}.{}", node.changes.version());
+        let shells = node.shells.values().cloned().collect();
         Ok(match changed {
             None => DesiredAnswer {
                 version,
@@ -86,6 +87,7 @@ impl Core {
                 base: None,
                 tasks: node.tasks.iter().filter_map(line).collect(),
                 removed: Vec::new(),
+                shells,
             },
             Some(changed) => DesiredAnswer {
                 version,
@@ -93,6 +95,7 @@ impl Core {
                 base: Some(poll.known.clone()),
                 removed: changed.difference(&node.tasks).map(ToString::to_string).collect(),
                 tasks: changed.iter().filter_map(line).collect(),
+                shells,
             },
         })
     }

@@ -14,6 +14,7 @@ mod node;
 mod nodes;
 mod observed;
 mod queue;
+mod shells;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ pub(super) use self::action::{
 use self::core::Core;
 pub(super) use self::core::Settings;
 use super::view::View;
-use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
+use crate::api::node::{Acknowledged, DesiredAnswer, Registered, ShellOrder};
 
 /// The clocks, read once a turn.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +121,18 @@ impl Engine {
             }
         }
         self.ask(|reply| Action::Desired(node.clone(), Poll { may_wait: false, ..poll }, reply))
+    }
+
+    /// Lets a node know that a user waits for a shell in one of its tasks.
+    pub(super) fn ask_shell(&self, node: NodeName, task: TaskId, order: ShellOrder) {
+        // Err: it has ended already, and whoever waits hears so.
+        let _ = self.actions.send(Action::AskShell(node, task, order));
+    }
+
+    /// Nobody waits for that shell any more.
+    pub(super) fn end_shell(&self, node: NodeName, id: String) {
+        // Err: it has ended already.
+        let _ = self.actions.send(Action::EndShell(node, id));
     }
 
     /// Answers everyone who waits for news, now and from now on.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::api::node::ShellOrder;
 use crate::domain::ids::{GpuId, TaskId};
 use crate::domain::node::Conditions;
 use crate::domain::placement::{Held, NodeView, Readiness};
@@ -37,6 +38,8 @@ pub(super) struct Node {
     pub(super) changes: Changes,
     /// Its long poll.
     pub(super) parked: Option<Parked>,
+    /// Shells that users wait for, by their ids.
+    pub(super) shells: BTreeMap<String, ShellOrder>,
     /// Tasks placed there that are not settled.
     pub(super) tasks: BTreeSet<TaskId>,
     /// Those of them that are next in line there, and since when.
@@ -69,6 +72,7 @@ impl Node {
             suspects: BTreeSet::new(),
             changes: Changes::new(),
             parked: None,
+            shells: BTreeMap::new(),
             tasks: BTreeSet::new(),
             in_line: BTreeMap::new(),
             recalled: BTreeSet::new(),

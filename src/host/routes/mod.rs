@@ -1,6 +1,7 @@
 //! The HTTP API: who may ask, what is asked, and the answer in its words. What is decided stands in the engine.
 
 mod archive;
+mod environments;
 mod events;
 mod lists;
 mod metrics;
@@ -12,6 +13,7 @@ mod same_site;
 mod stream;
 mod submit;
 mod tasks;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,7 @@ use super::environments::Environments;
 use super::health::History;
 use super::outputs::Outputs;
 use super::submission::Rules;
+use super::terminal::Terminals;
 use super::tokens::{self, Standing, Tokens};
 
 /// Everything that answers need.
@@ -40,10 +43,11 @@ pub(super) struct Api {
     pub(super) tokens: Tokens,
     pub(super) same_site: SameSite,
     pub(super) rules: Rules,
-    pub(super) environments: Environments,
+    pub(super) environments: Arc<Environments>,
     pub(super) archives: Archives,
     pub(super) history: Arc<History>,
     pub(super) outputs: Arc<Outputs>,
+    pub(super) terminals: Arc<Terminals>,
     pub(super) cluster_id: String,
     /// How long a long poll waits.
     pub(super) poll: Duration,
@@ -100,10 +104,17 @@ impl Handler for Api {
             Route::Kill(task) => self.kill(&task),
             Route::Control(task, action) => self.control(&task, &action),
             Route::Output(task, stream) => self.output(&task, stream, head),
+            Route::TaskTerminal(task) => self.task_terminal(&task, head),
+            Route::EnvironmentTerminal(name) => self.environment_terminal(&name, head),
             Route::Tasks => self.tasks(head),
             Route::Vps => self.vps(head),
             Route::VpsStatus => self.vps_status(head),
             Route::Events => self.events(head),
+            Route::Containers => self.containers(),
+            Route::CreateContainer => self.create_container(head, body),
+            Route::ContainerVerb(name, verb) => self.container_verb(&name, verb),
+            Route::CreateTar(name) => self.create_tar(&name, head, body),
+            Route::Tarballs => self.tarballs(),
             Route::Register => self.register(head, body),
             Route::Heartbeat(name) => self.heartbeat(&name, body),
             Route::Observed(name) => self.observed(&name, body),
@@ -111,6 +122,7 @@ impl Handler for Api {
             Route::Environment(name) => self.environment(&name),
             Route::Archive(name, version) => self.archive(&name, version, head),
             Route::Ship(name, task, attempt, stream) => self.ship(&name, task, attempt, stream, head, body),
+            Route::NodeShell(name, id) => self.node_shell(&name, &id, head),
         };
         answer.unwrap_or_else(|fault| refuse(fault.status, &fault.detail))
     }

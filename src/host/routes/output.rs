@@ -105,7 +105,7 @@ impl Api {
     }
 
     /// The engine checks the session of every other call; what comes here does not go through it.
-    fn check_session(&self, name: &NodeName, session: &str) -> Result<(), ActFault> {
+    pub(super) fn check_session(&self, name: &NodeName, session: &str) -> Result<(), ActFault> {
         match self.engine.view.node(name) {
             None => Err(ActFault::new(404, format!("node '{name}' is not registered: it has to register first"))),
             Some(node) if node.record.session != session => Err(ActFault::new(

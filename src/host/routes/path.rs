@@ -17,10 +17,19 @@ pub(super) enum Route {
     Kill(String),
     Control(String, String),
     Output(String, Stream),
+    /// A shell in a task's container.
+    TaskTerminal(String),
+    /// A shell in an environment's container on the Host.
+    EnvironmentTerminal(String),
     Tasks,
     Vps,
     VpsStatus,
     Events,
+    Containers,
+    CreateContainer,
+    ContainerVerb(String, ContainerVerb),
+    CreateTar(String),
+    Tarballs,
     Register,
     Heartbeat(String),
     Observed(String),
@@ -31,6 +40,8 @@ pub(super) enum Route {
     Environment(String),
     /// A version's archive.
     Archive(String, u64),
+    /// A shell that a user waits for, from its node.
+    NodeShell(String, String),
 }
 
 /// What a user can do with a node.
@@ -39,6 +50,14 @@ pub(super) enum NodeVerb {
     Drain,
     Undrain,
     Forget,
+}
+
+/// What a user can do with the container of an environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContainerVerb {
+    Delete,
+    Stop,
+    Start,
 }
 
 /// Who may ask.
@@ -59,7 +78,8 @@ impl Route {
             | Self::Desired(_)
             | Self::Ship(..)
             | Self::Environment(_)
-            | Self::Archive(..) => Audience::Node,
+            | Self::Archive(..)
+            | Self::NodeShell(..) => Audience::Node,
             Self::Version
             | Self::Metrics
             | Self::Nodes
@@ -70,10 +90,17 @@ impl Route {
             | Self::Kill(_)
             | Self::Control(..)
             | Self::Output(..)
+            | Self::TaskTerminal(_)
+            | Self::EnvironmentTerminal(_)
             | Self::Tasks
             | Self::Vps
             | Self::VpsStatus
-            | Self::Events => Audience::User,
+            | Self::Events
+            | Self::Containers
+            | Self::CreateContainer
+            | Self::ContainerVerb(..)
+            | Self::CreateTar(_)
+            | Self::Tarballs => Audience::User,
         }
     }
 }
@@ -99,17 +126,27 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["status", task] => (Route::Status(text(task)), "GET"),
         ["kill", task] => (Route::Kill(text(task)), "POST"),
         ["command", task, action] => (Route::Control(text(task), text(action)), "POST"),
+        ["task", task, "terminal"] => (Route::TaskTerminal(text(task)), "GET"),
+        ["docker", "host", "containers", name, "terminal"] => (Route::EnvironmentTerminal(text(name)), "GET"),
         ["task", task, stream] => (Route::Output(text(task), stream.parse().ok()?), "GET"),
         ["tasks"] => (Route::Tasks, "GET"),
         ["vps"] => (Route::Vps, "GET"),
         ["vps", "status"] => (Route::VpsStatus, "GET"),
         ["events"] => (Route::Events, "GET"),
+        ["docker", "host", "containers"] => (Route::Containers, "GET"),
+        ["docker", "host", "create"] => (Route::CreateContainer, "POST"),
+        ["docker", "host", "delete", name] => (Route::ContainerVerb(text(name), ContainerVerb::Delete), "POST"),
+        ["docker", "host", "stop", name] => (Route::ContainerVerb(text(name), ContainerVerb::Stop), "POST"),
+        ["docker", "host", "start", name] => (Route::ContainerVerb(text(name), ContainerVerb::Start), "POST"),
+        ["docker", "create_tar", name] => (Route::CreateTar(text(name)), "POST"),
+        ["docker", "list"] => (Route::Tarballs, "GET"),
         ["register"] => (Route::Register, "POST"),
         ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
         ["environments", name] => (Route::Environment(text(name)), "GET"),
         ["environments", name, version] => (Route::Archive(text(name), version.parse().ok()?), "GET"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
         ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
+        ["runner", name, "shell", id] => (Route::NodeShell(text(name), text(id)), "GET"),
         // Ids and attempts are parsed here: names of files are made of them.
         ["runner", name, "output", task, attempt, stream] => {
             let attempt = attempt.parse().ok().map(Attempt)?;
@@ -139,6 +176,16 @@ mod tests {
             ("/environments/base/1700000000", "GET"),
             ("/task/17/stderr", "GET"),
             ("/runner/n1/output/17/1/stdout", "PUT"),
+            ("/docker/host/containers", "GET"),
+            ("/docker/host/create", "POST"),
+            ("/docker/host/delete/my.env_1", "POST"),
+            ("/docker/host/stop/x", "POST"),
+            ("/docker/host/start/x", "POST"),
+            ("/docker/create_tar/x", "POST"),
+            ("/docker/list", "GET"),
+            ("/task/17/terminal", "GET"),
+            ("/docker/host/containers/my.env_1/terminal", "GET"),
+            ("/runner/n1/shell/0123", "GET"),
         ] {
             let plain = parse(path).unwrap_or_else(|| panic!("{path}"));
             assert_eq!(plain.1, method, "{path}");
@@ -154,6 +201,8 @@ mod tests {
             "/status",
             "/status/1/2",
             "nodes",
+            "/docker/host/pause/x",
+            "/docker/create_tar",
             "/task/1/stdin",
             "/runner/n/output/x/1/stdout",
         ] {

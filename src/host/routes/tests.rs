@@ -37,7 +37,7 @@ impl Got {
         match reply {
             Reply::Full { status, body, .. } => Self { status, body: String::from_utf8(body.to_vec()).expect("text") },
             Reply::Stream { status, .. } => Self { status, body: String::new() },
-            Reply::Upgrade { .. } => panic!("nothing is upgraded here"),
+            Reply::Upgrade { .. } => Self { status: 101, body: String::new() },
         }
     }
 
@@ -76,10 +76,11 @@ impl Host {
                 allow_privileged: true,
                 allowed_mounts: vec!["/".into()],
             },
-            environments: Environments::at(folder.clone()),
+            environments: Arc::new(Environments::at(folder.clone())),
             archives: Archives::at(folder.clone()),
             history: Arc::default(),
             outputs: Arc::new(Outputs::below(&folder)),
+            terminals: Arc::new(Terminals::new("docker", "cluster")),
             cluster_id: "cluster".into(),
             poll: Duration::from_millis(200),
         };

@@ -72,6 +72,11 @@ impl Docker {
         &self.owner
     }
 
+    /// The program.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
     /// Our containers, also those that do not run, within 5 s: the cheapest question that only a daemon in good health
     /// answers.
     ///

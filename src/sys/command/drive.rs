@@ -239,7 +239,7 @@ fn pid(child: &Child) -> libc::pid_t {
 }
 
 /// None where the kernel has none (before 5.3), or a filter forbids it.
-pub(super) fn open_pidfd(child: &Child) -> Option<OwnedFd> {
+pub(in crate::sys) fn open_pidfd(child: &Child) -> Option<OwnedFd> {
     // SAFETY: no pointers; the child is ours and not yet waited for, so the number means it.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid(child), 0) };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
