@@ -10,6 +10,7 @@ use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::far_node::{FarNode, Versions};
 use crate::http;
 use crate::program;
+use crate::tty::Tty;
 use crate::wait;
 
 const MB: usize = 1_000_000;
@@ -19,6 +20,7 @@ fn a_node_that_does_not_see_the_shared_directory_gets_what_it_lacks_and_no_more(
     let far = FarNode::new();
     let versions = Versions::new(&far.cluster, &[20 * MB, 5 * MB]);
     far.cluster.add_environment("grown", 100, &versions.tarballs[0]);
+    let before = far.cluster.rss("host");
     // Two at once share one transfer.
     let both = [far.look_for("grown", "/layer-1"), far.look_for("grown", "/layer-1")];
     for id in both {
@@ -29,6 +31,8 @@ fn a_node_that_does_not_see_the_shared_directory_gets_what_it_lacks_and_no_more(
     let whole: u64 = first.layers.iter().map(|layer| layer.size).sum();
     let came = far.line.take_bytes();
     assert!(came >= whole && came < whole + whole / 100, "{came} of {whole}");
+    let grown = far.cluster.rss("host").saturating_sub(before);
+    assert!(grown < 8 * MB as u64, "the Host grew by {grown} bytes for an archive of {whole}");
     // 5 MB of it change.
     far.cluster.add_environment("grown", 200, &versions.tarballs[1]);
     far.cluster.await_status(&far.look_for("grown", "/layer-2"), "completed");
@@ -41,6 +45,11 @@ fn a_node_that_does_not_see_the_shared_directory_gets_what_it_lacks_and_no_more(
     let layers: Vec<String> = far.last_load().into_iter().filter(|name| name.ends_with("layer.tar")).collect();
     assert_eq!(layers, [format!("{}/layer.tar", &changed.diff_id["sha256:".len()..])]);
     assert_eq!(far.daemon.docker(&["image", "inspect", "-f", "{{.Id}}", "hakuriver/grown:base"]), second.image_id);
+    wait::until_true("the Host knows that it is there", SOON, || {
+        let list = far.cluster.cli(&["docker", "list-tars"]).ok();
+        let newest = list.lines().find(|line| line.contains("grown-200.tar")).unwrap_or_default().to_owned();
+        (newest.contains(&far.cluster.node("b")), list)
+    });
     // What is there is not brought again, also by a Runner that is started anew.
     let mut far = far;
     far.cluster.stop("runner-b");
@@ -64,6 +73,10 @@ fn a_kill_of_host_runner_or_daemon_in_the_middle_costs_a_task_nothing_but_time()
     far.line.hold_after(2 * MB as u64);
     let id = far.look_for("killed", "/layer-1");
     far.line.await_held();
+    wait::until("the transfer is shown", SOON, || {
+        let reason = far.cluster.status(&id).reason.unwrap_or_default();
+        if reason.contains("fetching image killed (") { Ok(()) } else { Err(reason) }
+    });
     far.cluster.kill9("host");
     far.line.cut();
     far.cluster.start_host();
@@ -106,6 +119,69 @@ fn a_kill_of_host_runner_or_daemon_in_the_middle_costs_a_task_nothing_but_time()
     far.start_runner();
     far.cluster.await_status(&id, "completed");
     assert!(far.parts().is_empty());
+}
+
+#[test]
+fn a_transfer_that_stands_still_is_abandoned_and_gone_on_with() {
+    let far = FarNode::new();
+    let versions = Versions::new(&far.cluster, &[8 * MB]);
+    far.cluster.add_environment("stalled", 100, &versions.tarballs[0]);
+    far.line.hold_after(2 * MB as u64);
+    let id = far.look_for("stalled", "/layer-1");
+    far.line.await_held();
+    far.line.hold_no_more();
+    far.cluster.await_status(&id, "completed");
+    assert!(goes_on(&far.line.take_asked()));
+}
+
+#[test]
+fn what_was_made_by_hand_on_the_host_is_there_on_a_node_that_shares_nothing_with_it() {
+    let far = FarNode::new();
+    let made = ByHand { name: format!("{}-hand", far.cluster.tag), images: Default::default() };
+    let (name, cluster) = (made.name.as_str(), &far.cluster);
+    cluster.cli(&["docker", "create-container", "hakuriver-test/sshd:1", name]).ok();
+    let shell = |line: &str| {
+        let mut tty = Tty::start(cluster.cli_command(&["docker-shell", name]));
+        tty.await_raw();
+        tty.line(line);
+        tty.ready();
+        tty.line("exit");
+        assert_eq!(tty.end(), 0);
+    };
+    shell("echo by hand >/made");
+    cluster.cli(&["docker", "create-tar", name]).ok();
+    made.remember(&far);
+    cluster.await_status(&far.look_for(name, "/made"), "completed");
+    far.line.take_bytes();
+    // 5 MB of 140 change.
+    shell("head -c 5000000 /dev/urandom >/change");
+    cluster.cli(&["docker", "create-tar", name]).ok();
+    made.remember(&far);
+    cluster.await_status(&far.look_for(name, "/change"), "completed");
+    let (came, manifest) = (far.line.take_bytes(), far.manifest(name));
+    let changed = manifest.layers.last().unwrap().size;
+    assert!(came as f64 <= 1.05 * changed as f64 && changed < 5_100_000, "{came} bytes for a layer of {changed}");
+}
+
+/// An environment's container on the Host, and its images: gone with the value.
+struct ByHand {
+    name: String,
+    images: std::sync::Mutex<Vec<String>>,
+}
+
+impl ByHand {
+    fn remember(&self, far: &FarNode) {
+        self.images.lock().unwrap().push(far.manifest(&self.name).image_id);
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        // May run while a failed test unwinds: no assertions.
+        let _ = Command::new("docker").args(["rm", "-f", "-v", &self.name]).output();
+        let images = self.images.lock().map(|images| images.clone()).unwrap_or_default();
+        let _ = Command::new("docker").args(["rmi", "-f"]).args(images.iter().rev()).output();
+    }
 }
 
 /// The last of several questions began where the one before had ended.

@@ -29,6 +29,8 @@ struct State {
     /// Answers stop after so many bytes each.
     hold: Option<u64>,
     held: bool,
+    /// Counts cuts: what stands still waits for the next one.
+    cuts: u64,
     open: Vec<TcpStream>,
 }
 
@@ -73,10 +75,17 @@ impl Line {
         wait::until_true("a transfer stands still", SOON, || (self.shared.state.lock().unwrap().held, String::new()));
     }
 
+    /// Answers that begin from now on are not held; what stands still stays so.
+    pub fn hold_no_more(&self) {
+        let mut state = self.shared.state.lock().unwrap();
+        (state.hold, state.held) = (None, false);
+    }
+
     /// What stands still is cut off, and nothing is held any more.
     pub fn cut(&self) {
         let mut state = self.shared.state.lock().unwrap();
         (state.hold, state.held) = (None, false);
+        state.cuts += 1;
         for socket in state.open.drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -116,7 +125,8 @@ fn answer(mut host: TcpStream, mut node: TcpStream, is_archive: &Mutex<bool>, sh
             sent += count as u64;
             if state.hold.is_some_and(|most| sent > most) {
                 state.held = true;
-                while state.hold.is_some() {
+                let cuts = state.cuts;
+                while state.cuts == cuts {
                     state = shared.changed.wait(state).unwrap();
                 }
             }

@@ -31,6 +31,8 @@ use crate::sys::shutdown::Stop;
 use crate::sys::thread;
 use crate::{info, warning};
 
+/// Between two words about how far it is: each is a write to the disk and a call to the Host.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait before the Host is asked again.
 const ASK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -58,6 +60,8 @@ pub struct Images {
     spool: Spool,
     /// Set when the Runner ends.
     ending: Stop,
+    /// [`PAUSE`]; tests want to hear every word.
+    pause: Duration,
     known: Mutex<Known>,
     changed: Condvar,
 }
@@ -116,7 +120,7 @@ impl Images {
             loading: BTreeMap::new(),
             standing: Standing::open(folder.join("ready.json")),
         };
-        Self { docker, sources, spool, ending, known: Mutex::new(known), changed: Condvar::new() }
+        Self { docker, sources, spool, ending, pause: PAUSE, known: Mutex::new(known), changed: Condvar::new() }
     }
 
     /// Looks which of the images that were here still are; where Docker does not answer, they are taken to be.
@@ -269,7 +273,7 @@ impl Images {
         cancel: &Stop,
         progress: &mut dyn FnMut(&str),
     ) -> Result<(), ImageFault> {
-        let mut told = None;
+        let mut told = None::<(Arc<str>, Instant)>;
         loop {
             if cancel.is_set() {
                 return Err(ImageFault::Cancelled);
@@ -278,14 +282,20 @@ impl Images {
             if let Some(ended) = ended {
                 return ended;
             }
-            if told.as_ref() != Some(&text) {
+            // What is new is told now, or when the pause is over.
+            let pause = match &told {
+                Some((before, _)) if *before == text => Duration::MAX,
+                Some((_, at)) => self.pause.saturating_sub(at.elapsed()),
+                None => Duration::ZERO,
+            };
+            if pause.is_zero() {
                 drop(known);
                 progress(&text);
-                told = Some(text);
+                told = Some((text, Instant::now()));
                 known = self.lock();
-                continue;
+            } else {
+                known = self.changed.wait_timeout(known, pause).unwrap_or_else(PoisonError::into_inner).0;
             }
-            known = self.changed.wait(known).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -173,7 +173,8 @@ impl Bench {
         let docker = Docker::new(folder.join("docker").to_str().expect("a plain path"), owner);
         let depot = Arc::clone(host) as Arc<dyn Depot>;
         let sources = Sources::new(folder.to_owned(), folder.to_owned(), "c".to_owned(), Looks::default(), depot);
-        Arc::new(Images::new(Arc::new(docker), sources, &folder.join("own"), Stop::new()))
+        let images = Images::new(Arc::new(docker), sources, &folder.join("own"), Stop::new());
+        Arc::new(Images { pause: Duration::ZERO, ..images })
     }
 
     fn path(&self) -> &Path {
@@ -475,6 +476,16 @@ fn docker_that_goes_away_in_the_middle_costs_no_second_transfer() {
     assert_eq!(bench.parts().len(), 1);
     assert_eq!(bench.get(), Ok(saved().id()));
     assert_eq!((bench.opened(), bench.calls("load"), bench.parts()), (vec![(0, 0)], 2, vec![]));
+}
+
+#[test]
+fn a_directory_that_is_not_this_clusters_does_not_count() {
+    let bench = Bench::remote();
+    bench.make("go");
+    fs::write(bench.path().join(".hakuriver-cluster"), "another\n").expect("it can be written");
+    fs::write(bench.path().join("x-99.tar"), Saved::new("hakuriver/x:base", &[b"foreign"]).tar()).expect("it can be");
+    assert_eq!(bench.get(), Ok(saved().id()));
+    assert_eq!(bench.opened(), [(0, 0)]);
 }
 
 #[test]

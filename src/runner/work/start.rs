@@ -1,7 +1,6 @@
 //! From an order to a container: what VPS and commands have in common.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::{Halt, Work};
 use crate::api::json;
@@ -144,14 +143,7 @@ impl Work {
         let cancel = self.cancel.clone();
         loop {
             node.gate.wait_up(&cancel, &mut |reason| self.waiting(reason))?;
-            // Told at most twice a second: each is a write to the disk and a call to the Host.
-            let mut told = None::<Instant>;
-            let found = node.images.resolve(order.environment.as_str(), &cancel, &mut |text| {
-                if told.is_none_or(|told| told.elapsed() >= Duration::from_millis(500)) {
-                    told = Some(Instant::now());
-                    self.progress(text);
-                }
-            });
+            let found = node.images.resolve(order.environment.as_str(), &cancel, &mut |text| self.progress(text));
             match found {
                 Ok(id) => return Ok(id),
                 Err(ImageFault::Cancelled) => return Err(Halt::Cancelled),
