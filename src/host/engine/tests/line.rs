@@ -105,3 +105,16 @@ fn what_waits_too_long_is_asked_back_and_waits_anew() {
     bench.observe("n1", &session, false, vec![gone]);
     assert_eq!(bench.state(ids[8]), State::Killed, "one that is to end is not put back");
 }
+
+#[test]
+fn who_is_not_to_wait_does_not_line_up() {
+    let (mut bench, session, ids) = crowd(6);
+    bench.observe("n1", &session, false, vec![ended(ids[0], 1), ended(ids[1], 1)]);
+    let mut spec = bare(1);
+    spec.patience.immediate = true;
+    let refused = bench.submit(spec).expect_err("no core is free");
+    assert!(refused.status == 503 && refused.detail.contains("n1"), "{refused:?}");
+    assert!(bench.in_line().is_empty());
+    bench.submit(bare(1)).expect("accepted");
+    assert_eq!(bench.in_line().len(), 1, "who may wait does");
+}
