@@ -142,6 +142,10 @@ impl Core {
         } else {
             self.tasks.insert(id, Arc::new(LiveTask { task: after, class }));
         }
+        if waits && before.standing.state != State::Pending {
+            // Its time may have come while it was placed, when nobody looked for it.
+            self.watch_patience(id, now);
+        }
         self.turn.schedule |= freed || waits;
     }
 

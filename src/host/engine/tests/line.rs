@@ -118,3 +118,24 @@ fn who_is_not_to_wait_does_not_line_up() {
     bench.submit(bare(1)).expect("accepted");
     assert_eq!(bench.in_line().len(), 1, "who may wait does");
 }
+
+#[test]
+fn patience_ends_for_one_that_comes_back_too() {
+    let (mut bench, session, ids) = crowd(6);
+    bench.observe("n1", &session, false, vec![ended(ids[0], 1), ended(ids[1], 1)]);
+    let [short, long] = [200, 900].map(|patience| {
+        let mut spec = bare(1);
+        spec.patience.max_wait = Some(Duration::from_millis(patience));
+        bench.submit(spec).expect("accepted")
+    });
+    assert_eq!(bench.in_line(), [short, long]);
+    bench.pass(Duration::from_millis(500));
+    bench.turn(Vec::new());
+    let returned = [short, long].map(|id| seen(id, 1, Observation::Returned));
+    bench.observe("n1", &session, false, returned.into());
+    assert_eq!((bench.state(short), bench.state(long)), (State::Failed, State::Pending));
+    assert!(bench.task(short).standing.note.expect("why").contains("waited longer"));
+    bench.pass(Duration::from_millis(400));
+    bench.turn(Vec::new());
+    assert_eq!(bench.state(long), State::Failed);
+}
