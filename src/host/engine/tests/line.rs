@@ -139,3 +139,20 @@ fn patience_ends_for_one_that_comes_back_too() {
     bench.turn(Vec::new());
     assert_eq!(bench.state(long), State::Failed);
 }
+
+#[test]
+fn a_start_that_crosses_the_call_back_is_told_at_once() {
+    let (mut bench, session, ids) = crowd(6);
+    bench.observe("n1", &session, false, vec![ended(ids[0], 1), ended(ids[1], 1)]);
+    let next = bench.submit(bare(1)).expect("accepted");
+    bench.pass(Duration::from_millis(500));
+    bench.turn(Vec::new());
+    let known = bench.desired("n1", &session).version;
+    let (reply, answer) = mpsc::sync_channel(1);
+    let parked = Poll { known, changes: true, may_wait: true, ..poll(&session) };
+    bench.turn(vec![Action::Desired("n1".parse().expect("name"), parked, reply)]);
+    assert!(answer.try_recv().is_err(), "nothing is new");
+    bench.observe("n1", &session, false, vec![seen(next, 1, Observation::Running)]);
+    let list = answer.try_recv().expect("answered").expect("a list");
+    assert_eq!(list.tasks.iter().map(|task| task.want.as_str()).collect::<Vec<_>>(), ["run"]);
+}
