@@ -1,10 +1,11 @@
 //! HakuRiver: one static binary that turns a handful of Linux machines into one computer.
 //!
 //! This file is the map of the house. Imports point down only (a test reads the `use crate::` lines):
-//! `domain` ← nothing; `sys`, `api`, `config` ← domain; `net` ← api, sys; `store` ← domain, sys; `terminal` ← domain, sys, api, net;
-//! `host` ← all of these; `runner` ← all but store; `cli` ← domain, api, config, net, sys; `up` sees Host and Runner.
+//! `domain` ← nothing; `sys`, `api`, `config` ← domain; `archive`, `net` ← api, sys; `store` ← domain, sys; `terminal` ← domain,
+//! sys, api, net; `host` ← all of these; `runner` ← all but store; `cli` ← domain, api, config, net, sys; `up` sees Host and Runner.
 
 pub mod api;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod domain;
@@ -130,6 +131,12 @@ fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
     if let Some(plan) = args.enter {
         let status = runner::executor::scope::enter(plan);
         return Err(Fault::Status(u8::try_from(status).unwrap_or(1)));
+    }
+    if args.idle {
+        let init = sys::init::Init::begin();
+        let init = init.map_err(|fault| Fault::Refused(format!("cannot take over the signals: {fault}")))?;
+        init.idle();
+        return Ok(());
     }
     match (args.in_container, args.node, args.cluster, args.folder) {
         (true, None, None, None) => {

@@ -242,6 +242,10 @@ impl Cluster {
             "[timing]\nheartbeat_interval = 1\nheartbeat_timeout_factor = {}\ncleanup_check_interval = 1\n[docker]\n{}",
             settings.timeout_factor, settings.docker_lines
         ));
+        // There is no registry; and who wants a default environment says so.
+        if !settings.docker_lines.contains("initial_base_image") {
+            text.push_str("initial_base_image = \"\"\n");
+        }
         if let Some(docker) = &settings.docker_command {
             text.push_str(&format!("command = \"{}\"\n", docker.display()));
         }

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hakuriver::api::node::{
-    Acknowledged, ConditionsWire, DesiredAnswer, GpuWire, Heartbeat, InventoryWire, Observed, ObservedAnswer,
-    ObservedTask, OutputChunk, OutputHave, Register, Registered,
+    Acknowledged, ConditionsWire, DesiredAnswer, GpuWire, Heartbeat, InventoryWire, NodeEnvironment, Observed,
+    ObservedAnswer, ObservedTask, OutputChunk, OutputHave, Register, Registered,
 };
 use hakuriver::api::public::NumaRow;
 use nanoserde::{DeJson, SerJson};
@@ -50,6 +50,7 @@ pub struct FakeNode {
     /// As which it has registered.
     pub register: Register,
     memory_limit: bool,
+    environments: Arc<Mutex<Vec<NodeEnvironment>>>,
     stop: Arc<AtomicBool>,
     /// The desired list as last seen.
     pub desired: Arc<Mutex<DesiredAnswer>>,
@@ -93,6 +94,7 @@ impl FakeNode {
             session: registered.session,
             register,
             memory_limit: hardware.memory_limit,
+            environments: Arc::default(),
             stop: Arc::default(),
             desired: Arc::default(),
             threads: Vec::new(),
@@ -191,30 +193,48 @@ impl FakeNode {
         DesiredAnswer::deserialize_json(&reply.text()).unwrap()
     }
 
+    /// Says from now on that it has these environments, or is loading them.
+    pub fn has(&self, environments: Vec<NodeEnvironment>) {
+        *self.environments.lock().unwrap() = environments;
+        self.beat();
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            session: self.session.clone(),
+            conditions: ConditionsWire { docker: true, systemd: true, memory_limit: self.memory_limit, freezer: true },
+            ..Heartbeat::default()
+        }
+    }
+
     fn beat(&self) {
-        let reply = beat(self.api, &self.name, &self.session, &self.token, self.memory_limit).unwrap();
+        let reply = beat(self.api, &self.name, &self.token, self.heartbeat(), &self.environments).unwrap();
         assert_eq!(reply.status, 200, "heartbeat: {}", reply.text());
     }
 
     fn keep_beating(&mut self) {
-        let (api, name, session, token) = (self.api, self.name.clone(), self.session.clone(), self.token.clone());
-        let (stop, memory_limit) = (Arc::clone(&self.stop), self.memory_limit);
+        let (api, name, token, heartbeat) = (self.api, self.name.clone(), self.token.clone(), self.heartbeat());
+        let (stop, environments) = (Arc::clone(&self.stop), Arc::clone(&self.environments));
         self.threads.push(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 // The Host may be down: a real Runner goes on too.
-                let _ = beat(api, &name, &session, &token, memory_limit);
+                let _ = beat(api, &name, &token, heartbeat.clone(), &environments);
                 std::thread::park_timeout(Duration::from_millis(500));
             }
         }));
     }
 }
 
-fn beat(api: u16, name: &str, session: &str, token: &str, memory_limit: bool) -> std::io::Result<http::Reply> {
-    let body = Heartbeat {
-        session: session.to_owned(),
-        conditions: ConditionsWire { docker: true, systemd: true, memory_limit, freezer: true },
-        ..Heartbeat::default()
-    };
+/// The lock is held until the Host has it: what is said later arrives later.
+fn beat(
+    api: u16,
+    name: &str,
+    token: &str,
+    heartbeat: Heartbeat,
+    environments: &Mutex<Vec<NodeEnvironment>>,
+) -> std::io::Result<http::Reply> {
+    let environments = environments.lock().unwrap();
+    let body = Heartbeat { environments: environments.clone(), ..heartbeat };
     http::try_call(api, "PUT", &format!("/heartbeat/{name}"), Some(token), Some(&body.serialize_json()))
 }
 

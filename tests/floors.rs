@@ -10,11 +10,12 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sys", &["domain"]),
     ("api", &["domain"]),
     ("config", &["domain"]),
+    ("archive", &["domain", "sys", "api"]),
     ("net", &["api", "sys"]),
     ("store", &["domain", "sys"]),
     ("terminal", &["domain", "sys", "api", "net"]),
-    ("host", &["domain", "sys", "api", "config", "net", "store", "terminal"]),
-    ("runner", &["domain", "sys", "api", "config", "net", "terminal"]),
+    ("host", &["domain", "sys", "api", "archive", "config", "net", "store", "terminal"]),
+    ("runner", &["domain", "sys", "api", "archive", "config", "net", "terminal"]),
     ("cli", &["domain", "sys", "api", "config", "net"]),
 ];
 

@@ -12,7 +12,7 @@ pub struct Gate {
     dir: PathBuf,
 }
 
-const VERBS: [&str; 8] = ["run", "load", "pause", "unpause", "stop", "kill", "rm", "update"];
+const VERBS: [&str; 10] = ["run", "load", "commit", "save", "pause", "unpause", "stop", "kill", "rm", "update"];
 
 impl Gate {
     pub fn new(dir: &Path) -> Self {

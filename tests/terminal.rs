@@ -27,8 +27,10 @@ impl Environment {
 
     fn of(cluster: &Cluster, image: &str, command: &[&str]) -> Self {
         let name = format!("{}-shell", cluster.tag);
+        let (env, of) = (format!("hakuriver.env={name}"), cluster.cluster_id().unwrap());
+        let of = format!("hakuriver.cluster={of}");
         let mut args =
-            vec!["run", "-d", "--name", &name, "--label", "hakuriver.env=shell", "--stop-timeout", "0", image];
+            vec!["run", "-d", "--name", &name, "--label", &env, "--label", &of, "--stop-timeout", "0", image];
         args.extend(command);
         docker(&args);
         Self { name }
@@ -511,7 +513,7 @@ fn who_may_not_and_what_is_not_there_is_refused_before_anything_is_opened() {
         (&ours, Some(&user), "", 426, "WebSocket"),
         (&of("no-such-one"), Some(&user), upgrade, 404, "not found"),
         (&of("--help"), Some(&user), upgrade, 404, "not found"),
-        (&of(&foreign), Some(&user), upgrade, 404, "none of HakuRiver's"),
+        (&of(&foreign), Some(&user), upgrade, 404, "none of this cluster's environments"),
         (&format!("{ours}?rows=x&cols=1"), Some(&user), upgrade, 422, "rows"),
         (&"/task/17/terminal".to_owned(), Some(&user), upgrade, 404, "not found"),
         (&shell, Some(&user), upgrade, 403, "node token"),

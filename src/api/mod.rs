@@ -3,6 +3,7 @@
 //! Wire types are not domain types, even where they look alike: they change only with the protocol. [`json`] is the
 //! only door to nanoserde.
 
+pub mod environment;
 pub mod json;
 pub mod node;
 pub mod public;

@@ -67,6 +67,19 @@ pub struct Heartbeat {
     /// GPUs of the inventory that the driver no longer names: they are given to nobody.
     #[nserde(default)]
     pub gpus_gone: Vec<u32>,
+    /// The environments whose image is here, each in the version that was used last, and those that are on their way.
+    #[nserde(default)]
+    pub environments: Vec<NodeEnvironment>,
+}
+
+/// A version of an environment on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, DeJson, SerJson)]
+pub struct NodeEnvironment {
+    pub name: String,
+    /// The time in its archive's name, in seconds since 1970.
+    pub version: u64,
+    /// `ready` or `loading`
+    pub state: String,
 }
 
 /// The node's load.

@@ -15,6 +15,8 @@ use crate::net::http_client::{Answer, Client, ClientFault};
 
 /// Long enough for a Host under load, short enough for someone who waits.
 const CALL_TIME: Duration = Duration::from_secs(30);
+/// Docker has three minutes for what the Host asks of it.
+const DOCKER_TIME: Duration = Duration::from_secs(240);
 
 /// The Host of a configuration.
 pub(super) struct Host {
@@ -74,8 +76,18 @@ impl Host {
         Ok(decode::<Message>(path, &body)?.message)
     }
 
+    /// As [`Host::post`], where Docker takes its time on the Host.
+    pub(super) fn post_slow(&self, path: &str) -> Result<String, Fault> {
+        let body = self.call_within("POST", path, None, DOCKER_TIME)?;
+        Ok(decode::<Message>(path, &body)?.message)
+    }
+
     fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Vec<u8>, Fault> {
-        let answer = self.client.call(method, path, body, CALL_TIME).map_err(|fault| self.unreachable(&fault))?;
+        self.call_within(method, path, body, CALL_TIME)
+    }
+
+    fn call_within(&self, method: &str, path: &str, body: Option<&str>, time: Duration) -> Result<Vec<u8>, Fault> {
+        let answer = self.client.call(method, path, body, time).map_err(|fault| self.unreachable(&fault))?;
         self.success(answer)
     }
 

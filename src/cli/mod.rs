@@ -11,6 +11,7 @@ pub mod server_args;
 
 mod client;
 mod command;
+mod docker;
 mod host_api;
 mod init;
 mod interrupt;
@@ -38,6 +39,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Fault> {
         Role::Vps => vps::run(invocation),
         Role::Task => task::run(invocation),
         Role::Client => client::run(invocation),
+        Role::Docker => docker::run(invocation),
         Role::Ssh => ssh::run(invocation),
         Role::DockerShell => shell::docker(invocation),
         Role::Run => run::run(invocation),

@@ -25,11 +25,12 @@ pub enum Role {
 
 impl Role {
     /// All that users see, in the order of the help.
-    pub const SHOWN: [(Self, &'static str, &'static str); 10] = [
+    pub const SHOWN: [(Self, &'static str, &'static str); 11] = [
         (Self::Up, "up", "Host and Runner in one process on this machine: the way to begin"),
         (Self::Vps, "vps", "submit and manage VPS tasks"),
         (Self::Task, "task", "submit and manage command tasks, read their output"),
         (Self::Ssh, "ssh", "a shell in a VPS, through the Host"),
+        (Self::Docker, "docker", "environments: containers on the Host, and the tarballs packed of them"),
         (Self::DockerShell, "docker-shell", "a shell in an environment's container on the Host"),
         (Self::Client, "client", "nodes, their health, and any task by its id"),
         (Self::Run, "run", "run a program here, once for every combination of its arguments"),
@@ -39,7 +40,7 @@ impl Role {
     ];
 
     /// Known, and not shown: for our own use, or not part of this version.
-    const HIDDEN: [(Self, &'static str); 2] = [(Self::Docker, "docker"), (Self::Supervise, "supervise")];
+    const HIDDEN: [(Self, &'static str); 1] = [(Self::Supervise, "supervise")];
 
     fn words() -> impl Iterator<Item = (Self, &'static str)> {
         Self::SHOWN.into_iter().map(|(role, word, _)| (role, word)).chain(Self::HIDDEN)

@@ -54,12 +54,15 @@ pub struct UpArgs {
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
 #[argh(
     help_triggers("-h", "--help"),
-    example = "{command_name} --in-container\n{command_name} --node n1 --cluster ID --folder /var/lib/hakuriver/runner/n1"
+    example = "{command_name} --in-container\n{command_name} --idle\n{command_name} --node n1 --cluster ID --folder /var/lib/hakuriver/runner/n1"
 )]
 pub struct SuperviseArgs {
     /// do what the task's box says, as process 1 of its container
     #[argh(switch)]
     pub in_container: bool,
+    /// keep the container of an environment alive, as its process 1, for those who work in it
+    #[argh(switch)]
+    pub idle: bool,
     /// become the task whose plan comes over this descriptor, inside its systemd scope
     #[argh(option, hidden_help, arg_name = "FD")]
     pub enter: Option<i32>,

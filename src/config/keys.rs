@@ -99,7 +99,18 @@ pub(super) const KEYS: &[Key] = &[
         "docker",
         "initial_base_image",
         "\"python:3.12.10-alpine3.21\"",
-        &["Host: the image of which the first environment is made, where there is none."],
+        &[
+            "Host: the image of which the default environment is made at the first start, in the background, where there is no",
+            "tarball yet; empty: none is made.",
+        ],
+    ),
+    key(
+        "docker",
+        "keep_versions",
+        "2",
+        &[
+            "Host: how many tarballs of an environment stay when a new one is packed; one that a node is loading stays too.",
+        ],
     ),
     key("docker", "tasks_privileged", "false", &["Whether containers are privileged where the task does not say."]),
     key("docker", "allow_privileged", "true", &["false forbids privileged containers to everyone."]),

@@ -79,7 +79,10 @@ pub struct Docker {
     /// Where tarballs lie (absolute; `docker.container_dir` in shared_dir).
     pub container_dir: PathBuf,
     pub default_container_name: String,
+    /// Empty: no first environment is made.
     pub initial_base_image: String,
+    /// How many tarballs of an environment stay when a new one is packed; at least 1.
+    pub keep_versions: u32,
     pub tasks_privileged: bool,
     pub allow_privileged: bool,
     /// `HOST:CONTAINER[:ro|rw]`, checked.

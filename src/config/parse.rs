@@ -138,6 +138,7 @@ fn docker(section: &Section<'_>, shared_dir: &Path) -> Result<Docker, ConfigFaul
         initial_base_image: section
             .text("initial_base_image")?
             .unwrap_or_else(|| "python:3.12.10-alpine3.21".to_owned()),
+        keep_versions: section.count("keep_versions", 2)?,
         tasks_privileged: section.bool("tasks_privileged", false)?,
         allow_privileged: section.bool("allow_privileged", true)?,
         additional_mounts: section

@@ -4,6 +4,7 @@
 //! know how a task is stored, sent or started.
 
 pub mod cpuset;
+pub mod docker_words;
 pub mod ids;
 pub mod node;
 pub mod output;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
+mod archives;
 mod engine;
 mod environments;
 mod health;

@@ -14,6 +14,7 @@ use crate::sys::shutdown::Stop;
 use crate::sys::{clock, file, process, random, thread};
 use crate::{info, warning};
 
+use super::archives::Archives;
 use super::engine::{Engine, Settings};
 use super::environments::Environments;
 use super::health::History;
@@ -56,13 +57,15 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let view = engine.view.clone();
     let history = Arc::new(History::default());
     let outputs = Arc::new(Outputs::below(&config.paths.shared_dir));
+    let environments = Arc::new(Environments::new(config, &cluster_id, stop.clone()));
     let api = Api {
         engine: engine.clone(),
         readers: readers.clone(),
         tokens: tokens.clone(),
         same_site: SameSite::new(tokens.asked_for(), own_names(config)),
         rules: Rules::of(&config.docker),
-        environments: Environments::at(config.docker.container_dir.clone()),
+        environments: environments.clone(),
+        archives: Archives::at(config.docker.container_dir.clone()),
         history: history.clone(),
         outputs: outputs.clone(),
         terminals: Arc::new(Terminals::new(&config.docker.command, &cluster_id)),
@@ -93,6 +96,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     ];
     info!("Host {} listens on {} (API) and {} (SSH)", env!("CARGO_PKG_VERSION"), announced.api, announced.tunnel);
     ready(&announced);
+    environments.begin();
 
     while !stop.wait(Duration::MAX) {}
     info!("Host stops; tasks go on on their nodes");
@@ -101,6 +105,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     for worker in threads {
         join(worker);
     }
+    environments.end();
     engine.stop();
     join(engine_thread);
     Ok(())
@@ -229,6 +234,7 @@ mod tests {
         let mut config = crate::config::defaults(&folder);
         config.network.host_port = 0;
         config.network.host_ssh_proxy_port = 0;
+        config.docker.initial_base_image.clear();
         (Folder(folder), config)
     }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use crate::api::node::ShellOrder;
 use crate::domain::ids::{NodeName, TaskId};
 use crate::net::websocket::Socket;
-use crate::sys::command::Program;
 use crate::terminal::container::end_strays;
 use crate::terminal::{refuse, relay};
 
@@ -20,12 +19,8 @@ use super::engine::{ActFault, Engine};
 
 /// For a node to open its connection: its poll is woken at once.
 const NODE: Duration = Duration::from_secs(10);
-/// For Docker to say what a container is.
-const LOOK: Duration = Duration::from_secs(30);
 /// Each of them on this machine is a `docker` of some 30 MB.
 const MOST: usize = 200;
-/// The label of the containers in which environments are made.
-const LABEL: &str = "hakuriver.env";
 
 /// The shells of this Host.
 #[derive(Debug)]
@@ -73,21 +68,6 @@ impl Terminals {
         Ok(place)
     }
 
-    /// The id of an environment's container that runs.
-    ///
-    /// # Errors
-    /// 404: there is none of that name, or it is none of ours; 409: it does not run; 503: Docker does not answer.
-    pub(super) fn container(&self, name: &str) -> Result<String, ActFault> {
-        // What cannot be a name could be read as an option.
-        if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-            return Err(not_found(name));
-        }
-        let format = format!("{{{{.Id}}}} {{{{.State.Status}}}} {{{{index .Config.Labels \"{LABEL}\"}}}}");
-        let program = Program::new([&self.docker, "container", "inspect", "--format", &format, name], LOOK);
-        let output = program.run().map_err(|fault| ActFault::new(503, format!("Docker does not answer: {fault}")))?;
-        inspected(name, output.code, &String::from_utf8_lossy(&output.stdout), &output.stderr_text())
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,74 +102,9 @@ impl Terminals {
     }
 }
 
-fn not_found(name: &str) -> ActFault {
-    let name: String = name.chars().take(80).collect();
-    ActFault::new(404, format!("container '{name}' not found; see 'hakuriver docker list-containers'"))
-}
-
-/// What Docker says of a container: id, state and label, with blanks between them.
-fn inspected(name: &str, code: Option<i32>, stdout: &str, stderr: &str) -> Result<String, ActFault> {
-    if code != Some(0) {
-        // "Error: No such container: x", and of other things that have that name.
-        if stderr.contains("No such") {
-            return Err(not_found(name));
-        }
-        let first = stderr.lines().next().unwrap_or("it did not say why");
-        return Err(ActFault::new(503, format!("Docker does not answer: {first}")));
-    }
-    let mut words = stdout.split_whitespace();
-    let (id, state, label) = (words.next(), words.next(), words.next());
-    match (id, state, label) {
-        (_, _, None | Some("<no")) => Err(ActFault::new(
-            404,
-            format!("container '{name}' is none of HakuRiver's environments; see 'hakuriver docker list-containers'"),
-        )),
-        (Some(id), Some("running"), Some(_)) => Ok(id.to_owned()),
-        (_, Some("paused"), _) => {
-            let why = format!("container '{name}' is paused; 'docker unpause {name}' on the Host lets it go on");
-            Err(ActFault::new(409, why))
-        }
-        (_, state, _) => Err(ActFault::new(
-            409,
-            format!(
-                "container '{name}' does not run ({}); start it with 'hakuriver docker start-container {name}'",
-                state.unwrap_or("unknown")
-            ),
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_our_own_containers_that_run_are_entered() {
-        let none = "Error: No such container: x";
-        let down = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
-        for (code, stdout, stderr, expected) in [
-            (Some(0), "0123 running x\n", "", Ok("0123")),
-            (Some(0), "0123 running \n", "", Err(404)),
-            (Some(0), "0123 running <no value>\n", "", Err(404)),
-            (Some(0), "0123 exited x\n", "", Err(409)),
-            (Some(0), "0123 paused x\n", "", Err(409)),
-            (Some(1), "\n", none, Err(404)),
-            (Some(1), "\n", down, Err(503)),
-            (None, "", "", Err(503)),
-        ] {
-            let found = inspected("x", code, stdout, stderr);
-            assert_eq!(found.as_deref().map_err(|fault| fault.status), expected, "{stdout} {stderr}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_name_is_never_shown_to_docker() {
-        let terminals = Terminals::new("/no/such/docker", "c");
-        for name in ["", "-f", "--format", "../x"] {
-            assert_eq!(terminals.container(name).expect_err("none").status, 404, "{name}");
-        }
-        assert_eq!(terminals.container("x").expect_err("no Docker").status, 503);
-    }
 
     #[test]
     fn shells_are_bounded_and_claimed_once_by_their_node() {

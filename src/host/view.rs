@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::api::node::Usage;
+use crate::api::node::{NodeEnvironment, Usage};
 use crate::api::public::GpuRow;
 use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::node::Conditions;
@@ -45,6 +45,8 @@ pub(super) struct NodeEntry {
 pub(super) struct Figures {
     pub(super) usage: Usage,
     pub(super) gpus: Vec<GpuRow>,
+    /// What of environments is there, or on its way.
+    pub(super) environments: Vec<NodeEnvironment>,
 }
 
 impl NodeEntry {

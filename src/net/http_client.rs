@@ -156,6 +156,15 @@ impl Client {
         self.stream_with(path, idle, "").map(|(status, _, stream)| (status, stream))
     }
 
+    /// A POST of JSON whose answer is read as it comes, for as long as it comes; `idle` is the longest silence.
+    ///
+    /// # Errors
+    /// See [`ClientFault`].
+    pub fn post_stream(&self, path: &str, body: &str, idle: Duration) -> Result<(u16, Coming), ClientFault> {
+        let response = self.send("POST", path, body, None, Some(idle))?;
+        Ok((response.status().as_u16(), Box::new(response.into_body().into_reader())))
+    }
+
     /// As [`Client::stream`], with the value of one header of the answer.
     ///
     /// # Errors

@@ -50,6 +50,15 @@ impl Home {
         self.folder.join("tasks")
     }
 
+    /// Where it is kept which environments are here, and what of them is on its way.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn environments(&self) -> io::Result<PathBuf> {
+        let folder = self.folder.join("environments");
+        file::make_dir(&folder, 0o700).map(|()| folder)
+    }
+
     /// Whether this folder has served a Runner of `cluster` before: then its records are whole.
     pub fn is_of(&self, cluster: &str) -> bool {
         fs::read_to_string(self.folder.join("cluster")).is_ok_and(|id| id.trim() == cluster)

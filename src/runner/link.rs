@@ -1,6 +1,7 @@
 //! The connection to the Host: every call goes from here to there, with the node token and the session.
 
 use std::fmt;
+use std::io::Read as _;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +16,15 @@ use crate::api::node::{
 use crate::api::terminal::LARGEST_MESSAGE;
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
-use crate::net::http_client::{Answer, Client, ClientFault};
+use crate::net::http_client::{Answer, Client, ClientFault, Coming};
 use crate::net::websocket::{self, ConnectFault, Socket};
 
 /// A call that is answered at once.
 const CALL: Duration = Duration::from_secs(10);
 /// A report, which the Host stores before it answers.
 const REPORT: Duration = Duration::from_secs(30);
+/// The body of a refusal is no longer.
+const REFUSAL: u64 = 64 << 10;
 
 /// Why a call gave no answer that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub struct Link {
     client: Client,
     /// For output alone: reports and heartbeats never wait behind it.
     shipping: Client,
+    /// For environments.
+    fetching: Client,
     hostname: String,
     /// For what does not go through the clients.
     node_token: Option<String>,
@@ -103,6 +108,7 @@ impl Link {
         Self {
             client: Client::new(&base, join.node_token.as_deref()),
             shipping: Client::new(&base, join.node_token.as_deref()),
+            fetching: Client::new(&base, join.node_token.as_deref()),
             hostname: hostname.to_owned(),
             node_token: join.node_token.clone(),
             held: Mutex::default(),
@@ -235,6 +241,36 @@ impl Link {
         self.read("PUT", &path, self.shipping.put_bytes(&path, bytes, REPORT))
     }
 
+    /// A call of no session, with its whole answer.
+    ///
+    /// # Errors
+    /// See [`LinkFault`]; `NotRegistered` here means that there is no such thing.
+    pub fn get(&self, path: &str, timeout: Duration) -> Result<Vec<u8>, LinkFault> {
+        let answer = self.fetching.call("GET", path, None, timeout);
+        let answer = answer.map_err(|fault| LinkFault::Unreachable(fault.to_string()))?;
+        if answer.status == 200 { Ok(answer.body) } else { Err(self.refusal(answer.status, &answer.body, path)) }
+    }
+
+    /// A call of no session, whose answer is read as it comes; `idle` is the longest silence.
+    ///
+    /// # Errors
+    /// As [`Link::get`].
+    pub fn open_stream(&self, path: &str, idle: Duration) -> Result<Coming, LinkFault> {
+        let unreachable = |fault: String| LinkFault::Unreachable(fault);
+        let (status, stream) = self.fetching.stream(path, idle).map_err(|fault| unreachable(fault.to_string()))?;
+        if status == 200 {
+            return Ok(stream);
+        }
+        let mut body = Vec::new();
+        stream.take(REFUSAL).read_to_end(&mut body).map_err(|fault| unreachable(fault.to_string()))?;
+        Err(self.refusal(status, &body, path))
+    }
+
+    fn refusal(&self, status: u16, body: &[u8], path: &str) -> LinkFault {
+        let detail = json::decode::<Detail>(body).map(|detail| detail.detail);
+        fault(status, detail.ok(), self.host(), path.split('?').next().unwrap_or(path))
+    }
+
     /// Opens the connection of a shell that a user waits for at the Host.
     ///
     /// # Errors
@@ -264,8 +300,7 @@ impl Link {
                 LinkFault::Misfit(format!("{host} answers {method} {path} with what is no answer: {fault}"))
             });
         }
-        let detail = json::decode::<Detail>(&answer.body).map(|detail| detail.detail);
-        Err(fault(answer.status, detail.ok(), self.host(), path.split('?').next().unwrap_or(path)))
+        Err(self.refusal(answer.status, &answer.body, path))
     }
 }
 

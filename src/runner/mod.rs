@@ -11,6 +11,7 @@ use crate::sys::shutdown::Stop;
 
 pub mod agent;
 pub mod backoff;
+pub mod depot;
 pub mod executor;
 pub mod gate;
 pub mod holdings;
@@ -34,7 +35,6 @@ pub mod storage;
 pub mod supervise;
 pub mod supervisor;
 pub mod talk;
-pub mod tarball;
 pub mod watch;
 pub mod work;
 

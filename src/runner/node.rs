@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::depot::Depot;
 use super::executor::Owner;
 use super::executor::docker::Docker;
 use super::executor::process::{Abilities, abilities, group_folder};
 use super::gate::Gate;
 use super::holdings::Holdings;
-use super::images::Images;
+use super::images::{Images, Sources};
 use super::inventory::gpu::Watch;
 use super::on_node::Account;
 use super::record::Records;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::domain::ids::{GpuId, NumaId};
 use crate::domain::node::Inventory;
 use crate::sys::process;
+use crate::sys::shutdown::Stop;
 
 /// This node.
 pub struct Node {
@@ -45,6 +47,12 @@ pub struct Machine {
     /// See [`Limits::runner_user`].
     pub runner_user: Option<Account>,
     pub gpus: Watch,
+    /// Where this Runner keeps what it has to know of environments.
+    pub environments: PathBuf,
+    /// Where environments come from that are not in the shared directory.
+    pub depot: Arc<dyn Depot>,
+    /// Set when the Runner ends.
+    pub ending: Stop,
 }
 
 /// What the configuration says about tasks on this node.
@@ -87,11 +95,18 @@ impl Node {
         inventory: Inventory,
         address: IpAddr,
     ) -> Self {
-        let Machine { boot_id, binary, runner_user, gpus } = machine;
-        let docker = Arc::new(Docker::new(&config.docker.command, owner));
+        let Machine { boot_id, binary, runner_user, gpus, environments, depot, ending } = machine;
         let looks = Looks::default();
+        let sources = Sources::new(
+            config.docker.container_dir.clone(),
+            config.paths.shared_dir.clone(),
+            owner.cluster.clone(),
+            looks.clone(),
+            depot,
+        );
+        let docker = Arc::new(Docker::new(&config.docker.command, owner));
         Self {
-            images: Arc::new(Images::new(Arc::clone(&docker), config.docker.container_dir.clone(), looks.clone())),
+            images: Arc::new(Images::new(Arc::clone(&docker), sources, &environments, ending)),
             docker,
             gate: Gate::new(),
             holdings: Holdings::default(),

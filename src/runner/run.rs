@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::agent::Agent;
 use super::backoff::Backoff;
+use super::depot::Depot;
 use super::executor::Owner;
 use super::home::Home;
 use super::inventory::gpu::Watch;
@@ -279,9 +280,18 @@ impl Life<'_> {
         let owner = Owner { cluster: cluster.clone(), node: self.identity.hostname.to_string() };
         let boot_id = self.identity.boot_id.clone();
         let runner_user = on_node::configured_user(&self.config.runner_user).map_err(RunnerFault)?;
-        let machine = Machine { boot_id, binary: binary.to_owned(), runner_user, gpus: self.gpus.clone() };
+        let machine = Machine {
+            boot_id,
+            binary: binary.to_owned(),
+            runner_user,
+            gpus: self.gpus.clone(),
+            environments: home.environments().map_err(failed)?,
+            depot: Arc::clone(self.link) as Arc<dyn Depot>,
+            ending: self.ending.clone(),
+        };
         let node = Arc::new(Node::new(self.config, owner.clone(), records, machine, inventory, address));
         node.look();
+        node.images.recall();
         let (tell, inbox) = mpsc::channel();
         let supervisor = Supervisor::open(&owner, home.folder(), binary, tell.clone(), self.ending).map_err(failed)?;
         let outputs = Outputs::open(Arc::clone(self.link), tell.clone(), self.ending).map_err(failed)?;

@@ -48,8 +48,7 @@ impl Looks {
     pub fn shared_data(&self, shared_dir: &Path, cluster: &str) -> Option<PathBuf> {
         let (shared_dir, cluster) = (shared_dir.to_owned(), cluster.to_owned());
         self.at(move || {
-            let id = file::read_foreign(&shared_dir.join(".hakuriver-cluster"), 4096).ok()?;
-            if String::from_utf8_lossy(&id).trim() != cluster {
+            if !is_clusters(&shared_dir, &cluster) {
                 return None;
             }
             let data = shared_dir.join("shared_data");
@@ -61,6 +60,12 @@ impl Looks {
         })
         .flatten()
     }
+}
+
+/// Whether a directory is the one that `cluster` shares. May take long: for [`Looks::at`].
+pub fn is_clusters(shared_dir: &Path, cluster: &str) -> bool {
+    let id = file::read_foreign(&shared_dir.join(".hakuriver-cluster"), 4096);
+    id.is_ok_and(|id| String::from_utf8_lossy(&id).trim() == cluster)
 }
 
 impl Shared {

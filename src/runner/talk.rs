@@ -135,6 +135,7 @@ impl Talk {
                 usage: sampler.sample(),
                 gpu_info: gpus.latest().into_iter().map(|reading| reading.row).collect(),
                 conditions: conditions(node),
+                environments: node.images.standing(),
                 gpus_gone: gpus.latest().iter().filter(|gpu| gpu.gone).map(|gpu| gpu.row.gpu_id).collect(),
             };
             match self.link.heartbeat(&beat) {

@@ -109,6 +109,24 @@ impl Program {
         self.output(end, stdout.kept)
     }
 
+    /// Runs it and gives its stdout, as it comes, to `sink`, whose fault (the disk is full) kills the program and is the answer.
+    /// `stop` kills it too, which shows as `signal: Some(9)`. The output's `stdout` is empty. For `docker save`.
+    ///
+    /// # Errors
+    /// As [`Program::run`]; [`CommandFault::Failed`] if the sink took no more.
+    pub fn pour(&self, stop: &Stop, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<Output, CommandFault> {
+        let mut fault = None;
+        let end = drive::run(self, Feed::Bytes(&self.stdin), Some(stop), &mut |bytes| {
+            fault = fault.take().or_else(|| sink(bytes).err());
+            fault.is_none()
+        })?;
+        if let Some(fault) = fault {
+            let status = format!("its output could not be kept: {fault}");
+            return Err(CommandFault::Failed { argv: self.argv.clone(), status, stderr: String::new() });
+        }
+        self.output(end, Vec::new())
+    }
+
     fn output(&self, end: Ended, stdout: Vec<u8>) -> Result<Output, CommandFault> {
         let Ended { status, timed_out, source_fault, stderr } = end;
         if timed_out {

@@ -174,6 +174,16 @@ impl Init {
         }
     }
 
+    /// Keeps a container alive for those who work in it: buries orphans until we are asked to end, and lets all end well then.
+    pub fn idle(&self) {
+        loop {
+            bury(|_, _| {});
+            if self.next_signal(None).is_some_and(|signal| ENDING.contains(&signal)) {
+                return self.farewell();
+            }
+        }
+    }
+
     /// TERM, also to those that are stopped.
     fn ask_all(&self, child: Pid) {
         self.tell_all(child, Signal::SIGTERM);

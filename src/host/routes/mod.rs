@@ -1,5 +1,7 @@
 //! The HTTP API: who may ask, what is asked, and the answer in its words. What is decided stands in the engine.
 
+mod archive;
+mod environments;
 mod events;
 mod lists;
 mod metrics;
@@ -25,6 +27,7 @@ use crate::store::{Readers, StoreFault};
 
 use self::path::{Audience, Route};
 pub(super) use self::same_site::SameSite;
+use super::archives::Archives;
 use super::engine::{ActFault, Engine};
 use super::environments::Environments;
 use super::health::History;
@@ -40,7 +43,8 @@ pub(super) struct Api {
     pub(super) tokens: Tokens,
     pub(super) same_site: SameSite,
     pub(super) rules: Rules,
-    pub(super) environments: Environments,
+    pub(super) environments: Arc<Environments>,
+    pub(super) archives: Archives,
     pub(super) history: Arc<History>,
     pub(super) outputs: Arc<Outputs>,
     pub(super) terminals: Arc<Terminals>,
@@ -106,10 +110,17 @@ impl Handler for Api {
             Route::Vps => self.vps(head),
             Route::VpsStatus => self.vps_status(head),
             Route::Events => self.events(head),
+            Route::Containers => self.containers(),
+            Route::CreateContainer => self.create_container(head, body),
+            Route::ContainerVerb(name, verb) => self.container_verb(&name, verb),
+            Route::CreateTar(name) => self.create_tar(&name, head, body),
+            Route::Tarballs => self.tarballs(),
             Route::Register => self.register(head, body),
             Route::Heartbeat(name) => self.heartbeat(&name, body),
             Route::Observed(name) => self.observed(&name, body),
             Route::Desired(name) => self.desired(&name, head),
+            Route::Environment(name) => self.environment(&name),
+            Route::Archive(name, version) => self.archive(&name, version, head),
             Route::Ship(name, task, attempt, stream) => self.ship(&name, task, attempt, stream, head, body),
             Route::NodeShell(name, id) => self.node_shell(&name, &id, head),
         };

@@ -25,12 +25,21 @@ pub(super) enum Route {
     Vps,
     VpsStatus,
     Events,
+    Containers,
+    CreateContainer,
+    ContainerVerb(String, ContainerVerb),
+    CreateTar(String),
+    Tarballs,
     Register,
     Heartbeat(String),
     Observed(String),
     Desired(String),
     /// A piece of what a task wrote, from its node.
     Ship(String, TaskId, Attempt, Stream),
+    /// What is known of an environment's newest version.
+    Environment(String),
+    /// A version's archive.
+    Archive(String, u64),
     /// A shell that a user waits for, from its node.
     NodeShell(String, String),
 }
@@ -41,6 +50,14 @@ pub(super) enum NodeVerb {
     Drain,
     Undrain,
     Forget,
+}
+
+/// What a user can do with the container of an environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContainerVerb {
+    Delete,
+    Stop,
+    Start,
 }
 
 /// Who may ask.
@@ -60,6 +77,8 @@ impl Route {
             | Self::Observed(_)
             | Self::Desired(_)
             | Self::Ship(..)
+            | Self::Environment(_)
+            | Self::Archive(..)
             | Self::NodeShell(..) => Audience::Node,
             Self::Version
             | Self::Metrics
@@ -76,7 +95,12 @@ impl Route {
             | Self::Tasks
             | Self::Vps
             | Self::VpsStatus
-            | Self::Events => Audience::User,
+            | Self::Events
+            | Self::Containers
+            | Self::CreateContainer
+            | Self::ContainerVerb(..)
+            | Self::CreateTar(_)
+            | Self::Tarballs => Audience::User,
         }
     }
 }
@@ -109,8 +133,17 @@ pub(super) fn parse(path: &str) -> Option<(Route, &'static str)> {
         ["vps"] => (Route::Vps, "GET"),
         ["vps", "status"] => (Route::VpsStatus, "GET"),
         ["events"] => (Route::Events, "GET"),
+        ["docker", "host", "containers"] => (Route::Containers, "GET"),
+        ["docker", "host", "create"] => (Route::CreateContainer, "POST"),
+        ["docker", "host", "delete", name] => (Route::ContainerVerb(text(name), ContainerVerb::Delete), "POST"),
+        ["docker", "host", "stop", name] => (Route::ContainerVerb(text(name), ContainerVerb::Stop), "POST"),
+        ["docker", "host", "start", name] => (Route::ContainerVerb(text(name), ContainerVerb::Start), "POST"),
+        ["docker", "create_tar", name] => (Route::CreateTar(text(name)), "POST"),
+        ["docker", "list"] => (Route::Tarballs, "GET"),
         ["register"] => (Route::Register, "POST"),
         ["heartbeat", name] => (Route::Heartbeat(text(name)), "PUT"),
+        ["environments", name] => (Route::Environment(text(name)), "GET"),
+        ["environments", name, version] => (Route::Archive(text(name), version.parse().ok()?), "GET"),
         ["runner", name, "observed"] => (Route::Observed(text(name)), "PUT"),
         ["runner", name, "desired"] => (Route::Desired(text(name)), "GET"),
         ["runner", name, "shell", id] => (Route::NodeShell(text(name), text(id)), "GET"),
@@ -139,8 +172,17 @@ mod tests {
             ("/node/n1/drain", "POST"),
             ("/runner/n1/desired", "GET"),
             ("/heartbeat/n1", "PUT"),
+            ("/environments/base", "GET"),
+            ("/environments/base/1700000000", "GET"),
             ("/task/17/stderr", "GET"),
             ("/runner/n1/output/17/1/stdout", "PUT"),
+            ("/docker/host/containers", "GET"),
+            ("/docker/host/create", "POST"),
+            ("/docker/host/delete/my.env_1", "POST"),
+            ("/docker/host/stop/x", "POST"),
+            ("/docker/host/start/x", "POST"),
+            ("/docker/create_tar/x", "POST"),
+            ("/docker/list", "GET"),
             ("/task/17/terminal", "GET"),
             ("/docker/host/containers/my.env_1/terminal", "GET"),
             ("/runner/n1/shell/0123", "GET"),
@@ -155,9 +197,12 @@ mod tests {
             "/api",
             "/api/api/nodes",
             "/node/n1/destroy",
+            "/environments/base/newest",
             "/status",
             "/status/1/2",
             "nodes",
+            "/docker/host/pause/x",
+            "/docker/create_tar",
             "/task/1/stdin",
             "/runner/n/output/x/1/stdout",
         ] {

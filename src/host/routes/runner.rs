@@ -40,11 +40,12 @@ impl Api {
 
     /// `PUT /heartbeat/{hostname}`
     pub(super) fn heartbeat(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Heartbeat { session, usage, gpu_info, conditions, gpus_gone } = json::decode(body).map_err(undecoded)?;
+        let Heartbeat { session, usage, gpu_info, conditions, gpus_gone, environments } =
+            json::decode(body).map_err(undecoded)?;
         let ConditionsWire { docker, systemd, memory_limit, freezer } = conditions;
         let beat = Beat {
             session,
-            figures: Figures { usage, gpus: gpu_info },
+            figures: Figures { usage, gpus: gpu_info, environments },
             conditions: Conditions { docker, systemd, memory_limit, freezer },
             gpus_gone: gpus_gone.into_iter().map(GpuId).collect(),
         };

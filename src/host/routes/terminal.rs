@@ -22,7 +22,7 @@ impl Api {
     pub(super) fn environment_terminal(&self, name: &str, head: &Head) -> Result<Reply, ActFault> {
         let size = asked_size(head)?;
         let place = self.terminals.place()?;
-        let container = self.terminals.container(name)?;
+        let container = self.environments.running(name)?;
         let (docker, owner) = (self.terminals.docker.clone(), self.terminals.owner.clone());
         accept(head, move |socket| {
             let _place = place;

@@ -1,12 +1,14 @@
 //! The `docker` command: each call with a deadline, its output read into a type, its errors sorted.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::docker_parse::{
-    Complaint, Container, DockerEvent, Glimpse, ImageConfig, complaint, event, image_config, inspected, listed, plain,
+    Complaint, Container, DockerEvent, Glimpse, ImageConfig, chains, complaint, event, image_config, inspected, listed,
+    plain,
 };
 use super::together::Together;
 use super::{Owner, docker_args};
@@ -228,6 +230,40 @@ impl Docker {
             Ok(output) => Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
             Err(fault) if fault.kind == Complaint::NoSuchImage => Ok(None),
             Err(fault) => Err(fault),
+        }
+    }
+
+    /// Which of `images` (ids) the node has.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn image_ids(&self, images: &[String]) -> Result<Vec<String>, DockerFault> {
+        let stdout = self.of_images(images, docker_args::image_ids(images))?;
+        Ok(String::from_utf8_lossy(&stdout).lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// The layers of every image of this node, each from the lowest on.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn image_layers(&self) -> Result<Vec<Vec<String>>, DockerFault> {
+        let listed = self.call(docker_args::images(), QUICK)?;
+        let ids: BTreeSet<String> =
+            String::from_utf8_lossy(&listed.stdout).lines().map(|line| line.trim().to_owned()).collect();
+        let ids: Vec<String> = ids.into_iter().collect();
+        Ok(chains(&self.of_images(&ids, docker_args::image_layers(&ids))?))
+    }
+
+    /// What an inspection of images prints. One that is gone is no fault: the others are printed all the same.
+    fn of_images(&self, images: &[String], argv: Vec<String>) -> Result<Vec<u8>, DockerFault> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut program = self.program(argv, QUICK);
+        program.keep = LARGE;
+        match self.counted(|| program.run()) {
+            Ok(output) if complaint(&output.stderr_text()) == Complaint::NoSuchImage => Ok(output.stdout),
+            other => self.success(other).map(|output| output.stdout),
         }
     }
 

@@ -195,6 +195,25 @@ pub fn image_config(image: &str) -> Vec<String> {
     Words::of(["image", "inspect", "--format", super::docker_parse::IMAGE_CONFIG, image]).0
 }
 
+/// The ids of all images, also of those that have no name.
+pub fn images() -> Vec<String> {
+    Words::of(["image", "ls", "--all", "--quiet", "--no-trunc"]).0
+}
+
+/// The layers of images, a line for each: see [`super::docker_parse::chains`].
+pub fn image_layers(images: &[String]) -> Vec<String> {
+    let mut argv = Words::of(["image", "inspect", "--format", "{{json .RootFS.Layers}}"]);
+    argv.0.extend(images.iter().cloned());
+    argv.0
+}
+
+/// The ids of those of `images` that are there, a line for each.
+pub fn image_ids(images: &[String]) -> Vec<String> {
+    let mut argv = Words::of(["image", "inspect", "--format", "{{.Id}}"]);
+    argv.0.extend(images.iter().cloned());
+    argv.0
+}
+
 /// Reads an image from its input.
 pub fn load() -> Vec<String> {
     Words::of(["load"]).0

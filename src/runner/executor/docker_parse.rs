@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use nanoserde::DeJson;
 
+pub use crate::domain::docker_words::{Complaint, complaint, plain};
+
 use super::{ATTEMPT, CLUSTER, KIND, Labels, NODE, Owner, TASK, command_name, vps_name};
 use crate::api::json;
 use crate::domain::ids::Attempt;
@@ -272,6 +274,11 @@ pub fn image_config(stdout: &[u8]) -> Result<ImageConfig, String> {
         .map_err(|fault| format!("docker image inspect printed what this program cannot read: {fault}"))
 }
 
+/// The layers of images, each from the lowest on; what is no list of them is passed over (an image may have none).
+pub fn chains(stdout: &[u8]) -> Vec<Vec<String>> {
+    stdout.split(|byte| *byte == b'\n').filter_map(|line| json::decode(line.trim_ascii()).ok()).collect()
+}
+
 /// Reads the list of [`super::docker_args::list`]: container ids, and what they do.
 pub fn listed(stdout: &[u8]) -> Vec<(String, Glimpse)> {
     let text = String::from_utf8_lossy(stdout);
@@ -288,68 +295,6 @@ pub fn listed(stdout: &[u8]) -> Vec<(String, Glimpse)> {
             Some((id.to_owned(), glimpse))
         })
         .collect()
-}
-
-/// Why Docker did not do as it was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Complaint {
-    /// The daemon does not answer, or may not be talked to.
-    Down,
-    NoSuchContainer,
-    NoSuchImage,
-    /// Another socket has that port.
-    PortTaken,
-    /// Another container has that name.
-    NameTaken,
-    /// It is not running, or it is; or already as it should be: look again.
-    WrongState,
-    Other,
-}
-
-/// Sorts an error text. Docker has no codes for these; the words are the daemon's, and have been the same for years.
-pub fn complaint(stderr: &str) -> Complaint {
-    let has = |words: &str| stderr.contains(words);
-    let starts = stderr.to_ascii_lowercase();
-    if has("Cannot connect to the Docker daemon")
-        || has("Is the docker daemon running")
-        || has("error during connect")
-        || starts.contains("permission denied while trying to connect")
-        || has("Cannot connect to Podman")
-    {
-        Complaint::Down
-    } else if has("No such container") || has("No such object") || has("no such container") {
-        Complaint::NoSuchContainer
-    } else if has("No such image") || has("no such image") || has("image not known") {
-        Complaint::NoSuchImage
-    } else if has("port is already allocated") || has("bind: address already in use") {
-        Complaint::PortTaken
-    } else if has("is already in use by") {
-        Complaint::NameTaken
-    } else if has("is not running")
-        || has("is not paused")
-        || has("is already paused")
-        || has("is restarting")
-        || has("cannot remove a running container")
-        || has("cannot remove a paused container")
-    {
-        Complaint::WrongState
-    } else {
-        Complaint::Other
-    }
-}
-
-/// An error text without what Docker wraps around it, on one line.
-pub fn plain(stderr: &str) -> String {
-    let lines = stderr.lines().map(str::trim).filter(|line| {
-        !line.is_empty()
-            && !line.starts_with("Run 'docker")
-            && !line.starts_with("See 'docker")
-            && !line.starts_with("WARNING:")
-    });
-    let text = lines.collect::<Vec<_>>().join("; ");
-    let text = text.strip_prefix("docker: ").unwrap_or(&text);
-    let text = text.strip_prefix("Error response from daemon: ").unwrap_or(text);
-    text.to_owned()
 }
 
 #[cfg(test)]

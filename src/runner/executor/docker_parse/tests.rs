@@ -99,44 +99,8 @@ fn the_list_shows_what_containers_do() {
 }
 
 #[test]
-fn complaints_are_told_apart() {
-    for (stderr, expected) in [
-        ("Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?", Complaint::Down),
-        (
-            "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
-            Complaint::Down,
-        ),
-        ("Error response from daemon: No such container: hv1", Complaint::NoSuchContainer),
-        ("Error: No such object: nope", Complaint::NoSuchContainer),
-        ("docker: Error response from daemon: No such image: sha256:1111", Complaint::NoSuchImage),
-        ("Error response from daemon: no such image: nope: No such image: nope:latest", Complaint::NoSuchImage),
-        (
-            "docker: Error response from daemon: driver failed programming external connectivity on endpoint hv2 (e09a): Bind for 127.0.0.1:30001 failed: port is already allocated",
-            Complaint::PortTaken,
-        ),
-        (
-            "docker: Error response from daemon: driver failed programming external connectivity on endpoint hv2 (0d7d): Error starting userland proxy: listen tcp4 127.0.0.1:30009: bind: address already in use",
-            Complaint::PortTaken,
-        ),
-        (
-            "docker: Error response from daemon: Conflict. The container name \"/hakuriver-vps-42\" is already in use by container \"b78b\". You have to remove (or rename) that container to be able to reuse that name.",
-            Complaint::NameTaken,
-        ),
-        ("Error response from daemon: Container 4706 is already paused", Complaint::WrongState),
-        ("Error response from daemon: Container 4706 is not paused", Complaint::WrongState),
-        ("Error response from daemon: Container 4706 is not running", Complaint::WrongState),
-        (
-            "docker: Error response from daemon: could not select device driver \"\" with capabilities: [[gpu]]",
-            Complaint::Other,
-        ),
-    ] {
-        assert_eq!(complaint(stderr), expected, "{stderr}");
-    }
-}
-
-#[test]
-fn what_docker_wraps_around_an_error_is_taken_off() {
-    let stderr = "docker: Error response from daemon: Minimum memory limit allowed is 6MB\n\nRun 'docker run --help' for more information\n";
-    assert_eq!(plain(stderr), "Minimum memory limit allowed is 6MB");
-    assert_eq!(plain("Error response from daemon: a\nb\n"), "a; b");
+fn the_layers_of_images_are_read_and_those_without_any_passed_over() {
+    let stdout = b"[\"sha256:1\",\"sha256:2\"]\nnull\n\n[]\n[\"sha256:3\"]\n";
+    let found: Vec<Vec<String>> = vec![vec!["sha256:1".into(), "sha256:2".into()], vec![], vec!["sha256:3".into()]];
+    assert_eq!(chains(stdout), found);
 }
