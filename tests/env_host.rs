@@ -303,6 +303,17 @@ fn what_hakuriver_did_not_make_is_neither_shown_nor_touched_but_packed_when_name
 }
 
 #[test]
+fn a_container_that_was_made_and_not_started_is_started_when_asked_for_again() {
+    let cluster = host(None, "");
+    let env = Env::new(&cluster, "half");
+    let labels =
+        [format!("hakuriver.env={}", env.name), format!("hakuriver.cluster={}", cluster.cluster_id().unwrap())];
+    let id = docker(&["create", "--name", &env.name, "-l", &labels[0], "-l", &labels[1], BARE, "sleep", "1000"]);
+    create(&cluster, &env);
+    assert_eq!(docker(&["inspect", "-f", "{{.Id}} {{.State.Status}}", &env.name]), format!("{id} running"));
+}
+
+#[test]
 fn a_tasks_container_is_no_environment() {
     let cluster = host(None, "");
     let env = Env::new(&cluster, "task");
