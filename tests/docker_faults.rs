@@ -1,15 +1,13 @@
 //! What happens to containers behind the Runner's back, and to Docker itself.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::daemon::Daemon;
 use crate::env::{Cluster, SOON, Settings, write_script};
-use crate::program::{self, docker};
+use crate::program::docker;
 use crate::wait;
 
 #[track_caller]
@@ -83,158 +81,6 @@ fn a_vps_that_keeps_dying_is_failed_and_its_container_kept() {
         let state = docker(&["inspect", "-f", "{{.State.Status}}", &container]);
         (state == "exited", state)
     });
-}
-
-/// A Docker daemon of the test's own, so that it can be restarted without disturbing anybody.
-struct Daemon {
-    tag: String,
-    /// Short, for the sockets in it.
-    run: PathBuf,
-    data: PathBuf,
-    bridge: String,
-    child: Option<Child>,
-}
-
-impl Daemon {
-    fn new(scratch: &Cluster) -> Self {
-        let number = scratch.tag.rsplit('-').next().unwrap();
-        let bridge = format!("hrt{}x{number}", std::process::id() % 100_000);
-        let daemon = Self {
-            tag: scratch.tag.clone(),
-            run: std::env::temp_dir().join(&scratch.tag),
-            data: scratch.dir.join("docker-data"),
-            bridge,
-            child: None,
-        };
-        fs::create_dir_all(&daemon.run).unwrap();
-        ip(&["link", "add", "name", &daemon.bridge, "type", "bridge"]);
-        // A network that nobody else here has.
-        let third = std::process::id() % 200;
-        ip(&["address", "add", &format!("10.213.{third}.1/24"), "dev", &daemon.bridge]);
-        ip(&["link", "set", &daemon.bridge, "up"]);
-        daemon
-    }
-
-    fn socket(&self) -> String {
-        format!("unix://{}/d.sock", self.run.display())
-    }
-
-    fn start(&mut self) {
-        // One that was killed leaves these; the daemon takes a zombie that nobody has reaped yet for one that runs.
-        for left in ["pid", "exec/containerd/containerd.pid"].map(|file| self.run.join(file)) {
-            let Ok(pid) = fs::read_to_string(&left) else { continue };
-            wait::until("the killed daemon's processes are reaped", SOON, || {
-                if std::path::Path::new("/proc").join(pid.trim()).exists() {
-                    Err(format!("{pid} exists"))
-                } else {
-                    Ok(())
-                }
-            });
-            fs::remove_file(&left).unwrap();
-        }
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.run.join("dockerd.log")).unwrap();
-        let child = Command::new("dockerd")
-            .args(["-H", &self.socket(), "--bridge", &self.bridge])
-            // The tables of the kernel belong to the machine's own daemon; the user-space proxy carries published ports.
-            .args(["--iptables=false", "--ip-masq=false"])
-            .arg("--data-root")
-            .arg(&self.data)
-            .arg("--exec-root")
-            .arg(self.run.join("exec"))
-            .arg("--pidfile")
-            .arg(self.run.join("pid"))
-            .args([
-                "--containerd-namespace",
-                &self.tag,
-                "--containerd-plugins-namespace",
-                &format!("{}-plugins", self.tag),
-            ])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|e| panic!("cannot start dockerd (package docker.io): {e}"));
-        self.child = Some(child);
-        wait::until("the daemon answers", Duration::from_secs(60), || {
-            let mut command = self.command();
-            let output = command.args(["version", "--format", "{{.Server.Version}}"]).output().unwrap();
-            if output.status.success() {
-                Ok(())
-            } else {
-                Err(fs::read_to_string(self.run.join("dockerd.log"))
-                    .unwrap_or_default()
-                    .lines()
-                    .last()
-                    .unwrap_or("")
-                    .to_owned())
-            }
-        });
-    }
-
-    fn stop(&mut self, signal: Signal) {
-        let mut child = self.child.take().unwrap();
-        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-        wait::until("the daemon ends", Duration::from_secs(60), || {
-            child.try_wait().unwrap().map(drop).ok_or_else(|| "running".to_owned())
-        });
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new("docker");
-        command.args(["-H", &self.socket()]);
-        command
-    }
-
-    #[track_caller]
-    fn docker(&self, args: &[&str]) -> String {
-        program::run(self.command().args(args), Duration::from_secs(60)).ok().trim().to_owned()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            let list =
-                self.command().args(["ps", "-aq"]).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-            let ids: Vec<String> = list.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-            let _ = self.command().args(["rm", "-f", "-v"]).args(ids).output();
-        }
-        if let Some(mut child) = self.child.take() {
-            let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)), Signal::SIGTERM);
-            let _ = child.wait();
-        }
-        // One that was killed, and not started again, has left its containers to nobody.
-        for shim in processes_naming(&format!("-namespace\0{}\0", self.tag)) {
-            let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
-            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([shim]) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-        }
-        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).status();
-        // What a daemon that was killed left mounted.
-        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let ours = |path: &&str| [&self.run, &self.data].iter().any(|dir| std::path::Path::new(path).starts_with(dir));
-        for path in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(ours) {
-            let _ = Command::new("umount").args(["-l", path]).status();
-        }
-        let _ = fs::remove_dir_all(&self.run);
-        let _ = fs::remove_dir_all(&self.data);
-    }
-}
-
-/// Numbers of the processes with these words, each followed by a zero, in their command line.
-fn processes_naming(words: &str) -> Vec<i32> {
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let named = all.filter(|entry| {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(words)
-    });
-    named.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
-}
-
-#[track_caller]
-fn ip(args: &[&str]) {
-    program::run(Command::new("ip").args(args), SOON).ok();
 }
 
 /// A cluster on a daemon of its own; the fields' order is that of their end.

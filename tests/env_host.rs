@@ -18,13 +18,13 @@ use crate::{http, wait};
 const BARE: &str = "hakuriver-test/bare:1";
 
 /// An environment of a name that nobody else has, and all that Docker has of it: gone with the value.
-struct Env {
-    name: String,
+pub struct Env {
+    pub name: String,
     folder: PathBuf,
 }
 
 impl Env {
-    fn new(cluster: &Cluster, short: &str) -> Self {
+    pub fn new(cluster: &Cluster, short: &str) -> Self {
         Self::named(cluster, &format!("{}-{short}", cluster.tag))
     }
 
@@ -57,7 +57,7 @@ impl Env {
         list.lines().map(str::to_owned).collect()
     }
 
-    fn sh(&self, script: &str) -> String {
+    pub fn sh(&self, script: &str) -> String {
         docker(&["exec", &self.name, "/bin/sh", "-c", script])
     }
 

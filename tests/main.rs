@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(unreachable_pub, reason = "no library: whatever a module shows, it shows to this crate")]
 
+mod daemon;
 mod env;
 mod fake_node;
+mod far_node;
 mod floors;
 mod gate;
 mod http;
+mod line;
 mod node_supervisor;
 mod program;
 mod tasks;
@@ -20,6 +23,8 @@ mod config;
 mod crash_phases;
 mod docker_faults;
 mod env_host;
+mod env_layers;
+mod env_whole;
 mod host_alone;
 mod host_output;
 mod hostile;
