@@ -8,7 +8,9 @@ use hakuriver::api::environment::{ContainerRow, PackAnswer, Tarballs};
 use hakuriver::api::node::NodeEnvironment;
 use hakuriver::archive::Manifest;
 use nanoserde::DeJson;
+use nix::sys::signal::Signal;
 
+use crate::daemon::Daemon;
 use crate::env::{Cluster, SOON, Settings, image_file, write_script};
 use crate::fake_node::{FakeNode, Hardware};
 use crate::gate::Gate;
@@ -562,6 +564,47 @@ fn a_docker_that_goes_away_in_the_middle_is_waited_for() {
     fs::remove_file(&away).unwrap();
     wait::until_true("the container runs again", SOON, || (env.state() == "running", env.state()));
     assert!(pack(&cluster, &env).exists());
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_the_middle_of_a_save_leaves_nothing_half_done() {
+    let scratch = scratch();
+    let mut daemon = Daemon::new(&scratch);
+    daemon.start();
+    daemon.docker(&["load", "-i", image_file("bare.tar").to_str().unwrap()]);
+    let image = fs::read_to_string(image_file("bare.id")).unwrap();
+    // A part of the archive comes, and the rest when the test says so.
+    let hold = scratch.dir.join("hold");
+    let program = scratch.dir.join("docker");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = save ] && [ -e {0} ] || exec docker -H {1} \"$@\"\n\
+         mkfifo {0}.pipe\ndocker -H {1} \"$@\" >{0}.pipe &\n\
+         {{ head -c 65536; : >{0}.at; while [ -e {0} ]; do sleep 0.02; done; cat; }} <{0}.pipe\nwait $!\n",
+        hold.display(),
+        daemon.socket()
+    );
+    write_script(&program, &text);
+    let cluster = host(Some(program), "");
+    let env = Env::new(&cluster, "daemon");
+    cluster.cli(&["docker", "create-container", image.trim(), &env.name]).ok();
+    fs::write(&hold, "").unwrap();
+    let failed = std::thread::scope(|scope| {
+        let packing = scope.spawn(|| cluster.post(&format!("/docker/create_tar/{}", env.name), ""));
+        wait::until_true("a part is saved", SOON, || (hold.with_extension("at").exists(), "no".to_owned()));
+        daemon.stop(Signal::SIGKILL);
+        fs::remove_file(&hold).unwrap();
+        packing.join().unwrap()
+    });
+    assert!(failed.status >= 500 && failed.text().contains("was not packed"), "{}", failed.text());
+    assert_eq!(cluster.get("/docker/list"), "{}");
+    daemon.start();
+    let look = || daemon.docker(&["inspect", "-f", "{{.State.Status}}", &env.name]);
+    wait::until_true("the container runs again, and nothing half done is left", SOON, || {
+        let (state, files) = (look(), env.files());
+        let tags = daemon.docker(&["image", "ls", "-q", &format!("hakuriver/{}", env.name)]);
+        (state == "running" && files.is_empty() && tags.is_empty(), format!("{state} {files:?} {tags}"))
+    });
+    assert!(pack(&cluster, &env).exists(), "the next try succeeds");
 }
 
 #[test]
