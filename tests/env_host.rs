@@ -142,6 +142,11 @@ fn a_container_set_up_by_hand_becomes_an_environment_that_tasks_run_in() {
     let path = pack(&cluster, &env);
     assert_eq!(env.state(), "running", "started again as it was");
     assert_eq!(env.sh("cat /installed"), "by-hand");
+    env.sh("sleep 0.01 &");
+    wait::until_true("orphans are buried", SOON, || {
+        let all = docker(&["top", &env.name, "-eo", "pid,stat,args"]);
+        (all.lines().count() == 2, all)
+    });
     assert_eq!(path.parent(), Some(env.folder.as_path()));
 
     let name = path.file_stem().unwrap().to_str().unwrap();
@@ -189,7 +194,11 @@ fn what_is_packed_starts_as_its_image_does_and_is_no_environments_container() {
     assert!(began.elapsed().as_secs() < 8, "it obeys, and Docker's ten seconds are not needed");
     let packed = docker(&["image", "inspect", "-f", "{{json .Config.Entrypoint}} {{json .Config.Cmd}}", &env.tag()]);
     assert_eq!(packed, own);
-    // What runs in it has its labels, and is not taken for it.
+    for label in ["hakuriver.env", "hakuriver.cluster"] {
+        let format = format!("{{{{index .Config.Labels \"{label}\"}}}}");
+        assert_eq!(docker(&["image", "inspect", "-f", &format, &env.tag()]), "", "{label}");
+    }
+    // What runs in it is not taken for it.
     let other = docker(&["create", &env.tag()]);
     let listed = containers(&cluster);
     docker(&["rm", &other]);
@@ -529,8 +538,9 @@ fn a_host_killed_in_the_middle_leaves_nothing_half_done() {
         gate.open();
         cluster.start_host();
         wait::until_true(&format!("{at}: the container runs again"), SOON, || {
-            let state = env.state();
-            (state == "running" && env.files() == files && env.tags() == ["base"], format!("{state} {:?}", env.files()))
+            let (state, owed) = (env.state(), fs::read_dir(cluster.dir.join("host/packing")).unwrap().count());
+            let is_as_before = state == "running" && env.files() == files && env.tags() == ["base"];
+            (is_as_before && owed == 0, format!("{state} {:?} {owed}", env.files()))
         });
         assert_eq!(env.image(), image, "{at}: the old image has its name");
     }
