@@ -20,6 +20,7 @@ use super::*;
 
 mod line;
 mod random;
+mod refusal;
 mod shells;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
