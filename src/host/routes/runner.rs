@@ -104,7 +104,7 @@ fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
     let fault = |field: &str, why: String| ActFault::new(422, format!("field '{field}': {why}"));
     // A CPU has one core. Each list alone is bounded, but a body holds a hundred thousand of them.
     let mut left = CpuSet::MAX_ID as usize + 1;
-    let siblings = |list: &String| {
+    let siblings = |list: &String| -> Result<CpuSet, ActFault> {
         let list: CpuSet = list.parse().map_err(|why| fault("siblings", why))?;
         left = left.checked_sub(list.0.len()).ok_or_else(|| wrong("siblings", "each CPU in one list only"))?;
         Ok(list)
