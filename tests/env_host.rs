@@ -8,7 +8,9 @@ use hakuriver::api::environment::{ContainerRow, PackAnswer, Tarballs};
 use hakuriver::api::node::NodeEnvironment;
 use hakuriver::archive::Manifest;
 use nanoserde::DeJson;
+use nix::sys::signal::Signal;
 
+use crate::daemon::Daemon;
 use crate::env::{Cluster, SOON, Settings, image_file, write_script};
 use crate::fake_node::{FakeNode, Hardware};
 use crate::gate::Gate;
@@ -18,13 +20,13 @@ use crate::{http, wait};
 const BARE: &str = "hakuriver-test/bare:1";
 
 /// An environment of a name that nobody else has, and all that Docker has of it: gone with the value.
-struct Env {
-    name: String,
+pub struct Env {
+    pub name: String,
     folder: PathBuf,
 }
 
 impl Env {
-    fn new(cluster: &Cluster, short: &str) -> Self {
+    pub fn new(cluster: &Cluster, short: &str) -> Self {
         Self::named(cluster, &format!("{}-{short}", cluster.tag))
     }
 
@@ -57,7 +59,7 @@ impl Env {
         list.lines().map(str::to_owned).collect()
     }
 
-    fn sh(&self, script: &str) -> String {
+    pub fn sh(&self, script: &str) -> String {
         docker(&["exec", &self.name, "/bin/sh", "-c", script])
     }
 
@@ -140,6 +142,11 @@ fn a_container_set_up_by_hand_becomes_an_environment_that_tasks_run_in() {
     let path = pack(&cluster, &env);
     assert_eq!(env.state(), "running", "started again as it was");
     assert_eq!(env.sh("cat /installed"), "by-hand");
+    env.sh("sleep 0.01 &");
+    wait::until_true("orphans are buried", SOON, || {
+        let all = docker(&["top", &env.name, "-eo", "pid,stat,args"]);
+        (all.lines().count() == 2, all)
+    });
     assert_eq!(path.parent(), Some(env.folder.as_path()));
 
     let name = path.file_stem().unwrap().to_str().unwrap();
@@ -187,7 +194,11 @@ fn what_is_packed_starts_as_its_image_does_and_is_no_environments_container() {
     assert!(began.elapsed().as_secs() < 8, "it obeys, and Docker's ten seconds are not needed");
     let packed = docker(&["image", "inspect", "-f", "{{json .Config.Entrypoint}} {{json .Config.Cmd}}", &env.tag()]);
     assert_eq!(packed, own);
-    // What runs in it has its labels, and is not taken for it.
+    for label in ["hakuriver.env", "hakuriver.cluster"] {
+        let format = format!("{{{{index .Config.Labels \"{label}\"}}}}");
+        assert_eq!(docker(&["image", "inspect", "-f", &format, &env.tag()]), "", "{label}");
+    }
+    // What runs in it is not taken for it.
     let other = docker(&["create", &env.tag()]);
     let listed = containers(&cluster);
     docker(&["rm", &other]);
@@ -300,6 +311,17 @@ fn what_hakuriver_did_not_make_is_neither_shown_nor_touched_but_packed_when_name
         .cli(&["docker", "create-container", "hakuriver-test/sshd:1", &theirs.name])
         .fails(1, &[BARE, "delete-container"]);
     assert_eq!(theirs.state(), "running");
+}
+
+#[test]
+fn a_container_that_was_made_and_not_started_is_started_when_asked_for_again() {
+    let cluster = host(None, "");
+    let env = Env::new(&cluster, "half");
+    let labels =
+        [format!("hakuriver.env={}", env.name), format!("hakuriver.cluster={}", cluster.cluster_id().unwrap())];
+    let id = docker(&["create", "--name", &env.name, "-l", &labels[0], "-l", &labels[1], BARE, "sleep", "1000"]);
+    create(&cluster, &env);
+    assert_eq!(docker(&["inspect", "-f", "{{.Id}} {{.State.Status}}", &env.name]), format!("{id} running"));
 }
 
 #[test]
@@ -516,8 +538,9 @@ fn a_host_killed_in_the_middle_leaves_nothing_half_done() {
         gate.open();
         cluster.start_host();
         wait::until_true(&format!("{at}: the container runs again"), SOON, || {
-            let state = env.state();
-            (state == "running" && env.files() == files && env.tags() == ["base"], format!("{state} {:?}", env.files()))
+            let (state, owed) = (env.state(), fs::read_dir(cluster.dir.join("host/packing")).unwrap().count());
+            let is_as_before = state == "running" && env.files() == files && env.tags() == ["base"];
+            (is_as_before && owed == 0, format!("{state} {:?} {owed}", env.files()))
         });
         assert_eq!(env.image(), image, "{at}: the old image has its name");
     }
@@ -551,6 +574,47 @@ fn a_docker_that_goes_away_in_the_middle_is_waited_for() {
     fs::remove_file(&away).unwrap();
     wait::until_true("the container runs again", SOON, || (env.state() == "running", env.state()));
     assert!(pack(&cluster, &env).exists());
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_the_middle_of_a_save_leaves_nothing_half_done() {
+    let scratch = scratch();
+    let mut daemon = Daemon::new(&scratch);
+    daemon.start();
+    daemon.docker(&["load", "-i", image_file("bare.tar").to_str().unwrap()]);
+    let image = fs::read_to_string(image_file("bare.id")).unwrap();
+    // A part of the archive comes, and the rest when the test says so.
+    let hold = scratch.dir.join("hold");
+    let program = scratch.dir.join("docker");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = save ] && [ -e {0} ] || exec docker -H {1} \"$@\"\n\
+         mkfifo {0}.pipe\ndocker -H {1} \"$@\" >{0}.pipe &\n\
+         {{ head -c 65536; : >{0}.at; while [ -e {0} ]; do sleep 0.02; done; cat; }} <{0}.pipe\nwait $!\n",
+        hold.display(),
+        daemon.socket()
+    );
+    write_script(&program, &text);
+    let cluster = host(Some(program), "");
+    let env = Env::new(&cluster, "daemon");
+    cluster.cli(&["docker", "create-container", image.trim(), &env.name]).ok();
+    fs::write(&hold, "").unwrap();
+    let failed = std::thread::scope(|scope| {
+        let packing = scope.spawn(|| cluster.post(&format!("/docker/create_tar/{}", env.name), ""));
+        wait::until_true("a part is saved", SOON, || (hold.with_extension("at").exists(), "no".to_owned()));
+        daemon.stop(Signal::SIGKILL);
+        fs::remove_file(&hold).unwrap();
+        packing.join().unwrap()
+    });
+    assert!(failed.status >= 500 && failed.text().contains("was not packed"), "{}", failed.text());
+    assert_eq!(cluster.get("/docker/list"), "{}");
+    daemon.start();
+    let look = || daemon.docker(&["inspect", "-f", "{{.State.Status}}", &env.name]);
+    wait::until_true("the container runs again, and nothing half done is left", SOON, || {
+        let (state, files) = (look(), env.files());
+        let tags = daemon.docker(&["image", "ls", "-q", &format!("hakuriver/{}", env.name)]);
+        (state == "running" && files.is_empty() && tags.is_empty(), format!("{state} {files:?} {tags}"))
+    });
+    assert!(pack(&cluster, &env).exists(), "the next try succeeds");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod crash_phases;
 mod docker_faults;
 mod env_host;
 mod env_layers;
+mod env_whole;
 mod host_alone;
 mod host_output;
 mod hostile;

@@ -80,6 +80,8 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         thread::spawn("outputs", move || outputs::clean(&outputs, &readers, before_ms, &removed))
             .map_err(|error| HostFault(format!("cannot start a thread: {error}")))?;
     }
+    // Before anybody can ask for a new one.
+    environments.begin();
     let threads = [
         {
             let (view, stop) = (view.clone(), stop.clone());
@@ -96,7 +98,6 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     ];
     info!("Host {} listens on {} (API) and {} (SSH)", env!("CARGO_PKG_VERSION"), announced.api, announced.tunnel);
     ready(&announced);
-    environments.begin();
 
     while !stop.wait(Duration::MAX) {}
     info!("Host stops; tasks go on on their nodes");

@@ -73,7 +73,12 @@ impl Environments {
             return Err(ActFault::new(409, text));
         }
         if found.image_name == image_name {
-            return Ok(Created::Before);
+            if found.state != State::New {
+                return Ok(Created::Before);
+            }
+            // Docker went away between making and starting it.
+            self.docker.start(&found.id)?;
+            return Ok(Created::Now);
         }
         let text = format!(
             "container '{name}' exists already, made of {}: choose another name, or remove it with \
@@ -120,13 +125,14 @@ impl Environments {
                 let text = format!("container '{name}' is paused; 'docker unpause {name}' on the Host lets it go on");
                 return Err(ActFault::new(409, text));
             }
-            if found.state == State::Ended {
+            let rests = found.state != State::Running;
+            if rests {
                 // What it runs may be gone with an older version's state, or be of an older version.
                 binary::prepare(&self.home)
                     .map_err(|fault| ActFault::new(500, format!("container '{name}' was not started: {fault}")))?;
                 self.docker.start(&found.id)?;
             }
-            Ok(found.state == State::Ended)
+            Ok(rests)
         })
     }
 
@@ -136,10 +142,11 @@ impl Environments {
     /// As [`Environments::start`].
     pub(in crate::host) fn stop(&self, name: &str) -> Result<bool, ActFault> {
         self.with_ours(name, |found| {
-            if found.state != State::Ended {
+            let lives = matches!(found.state, State::Running | State::Paused);
+            if lives {
                 self.docker.stop(&found.id)?;
             }
-            Ok(found.state != State::Ended)
+            Ok(lives)
         })
     }
 
@@ -160,7 +167,7 @@ impl Environments {
         let why = match found.state {
             State::Running => return Ok(found.id),
             State::Paused => format!("container '{name}' is paused; 'docker unpause {name}' on the Host lets it go on"),
-            State::Ended => {
+            State::New | State::Ended => {
                 format!("container '{name}' does not run; start it with 'hakuriver docker start-container {name}'")
             }
         };

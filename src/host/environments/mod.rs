@@ -103,14 +103,14 @@ impl Environments {
         Self::new(&config, "cluster", Stop::new())
     }
 
-    /// Puts right what an earlier Host has left, then makes the default environment where there is none at all: both in the
-    /// background, since Docker may be slow or away.
+    /// Puts right what an earlier Host has left, then makes the default environment where there is none at all: in the background
+    /// where Docker is needed, since that may be slow or away. To be called before anything is packed.
     pub(super) fn begin(self: &Arc<Self>) {
+        if let Err(fault) = tarballs::remove_unfinished(&self.folder) {
+            warning!("half written tarballs of an earlier Host stay: {fault}");
+        }
         let own = Arc::clone(self);
         let begun = thread::spawn("environments", move || {
-            if let Err(fault) = tarballs::remove_unfinished(&own.folder) {
-                warning!("half written tarballs of an earlier Host stay: {fault}");
-            }
             own.settle_all();
             own.make_first();
         });

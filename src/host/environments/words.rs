@@ -49,9 +49,10 @@ pub(super) struct Found {
 /// What a container does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    /// Never started.
+    New,
     Running,
     Paused,
-    /// Ended, or never started.
     Ended,
 }
 
@@ -168,6 +169,7 @@ pub(super) fn found(out: &[u8], name: &str) -> Result<Option<Found>, String> {
     let state = match line.status.as_str() {
         "running" | "restarting" => State::Running,
         "paused" => State::Paused,
+        "created" => State::New,
         _ => State::Ended,
     };
     let found = Found {

@@ -44,7 +44,7 @@ fn a_container_is_known_by_its_whole_name_and_its_labels() {
     let task = found_as(&task, "abc").expect("it is there");
     assert_eq!((task.task(), task.is_environment("c", "abc")), (Some("7"), false));
     for (status, state) in
-        [("restarting", State::Running), ("paused", State::Paused), ("exited", State::Ended), ("created", State::Ended)]
+        [("restarting", State::Running), ("paused", State::Paused), ("exited", State::Ended), ("created", State::New)]
     {
         let found = found_as(&line.replace("\"running\"", &format!("\"{status}\"")), "abc").expect("it is there");
         assert_eq!(found.state, state, "{status}");

@@ -203,3 +203,24 @@ fn what_dies_with_us_is_killed_when_its_thread_ends() {
     let status = child.wait().expect("it ends");
     assert_eq!(status.signal(), Some(9));
 }
+
+#[test]
+fn what_is_poured_arrives_whole_and_a_full_sink_ends_the_program() {
+    let stop = Stop::new();
+    let mut got = Vec::new();
+    let mut sink = |bytes: &[u8]| {
+        got.extend_from_slice(bytes);
+        Ok(())
+    };
+    let output = sh("head -c 3000000 /dev/zero; echo err >&2; exit 4").pour(&stop, &mut sink).expect("sh is there");
+    assert_eq!((got.len(), output.code, output.stderr_text().as_str()), (3_000_000, Some(4), "err"));
+    assert!(output.stdout.is_empty());
+    let began = Instant::now();
+    let full = || Err(io::Error::other("the disk is full"));
+    let fault = sh("cat /dev/zero").pour(&stop, &mut |_| full()).expect_err("nothing is kept");
+    assert!(matches!(fault, CommandFault::Failed { .. }) && fault.to_string().contains("the disk is full"), "{fault}");
+    stop.set();
+    let stopped = sh("cat /dev/zero").pour(&stop, &mut |_| Ok(())).expect("it ran");
+    assert_eq!((stopped.code, stopped.signal), (None, Some(9)));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
