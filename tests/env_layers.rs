@@ -10,7 +10,6 @@ use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::far_node::{FarNode, Versions};
 use crate::http;
 use crate::program;
-use crate::tty::Tty;
 use crate::wait;
 
 const MB: usize = 1_000_000;
@@ -132,56 +131,6 @@ fn a_transfer_that_stands_still_is_abandoned_and_gone_on_with() {
     far.line.hold_no_more();
     far.cluster.await_status(&id, "completed");
     assert!(goes_on(&far.line.take_asked()));
-}
-
-#[test]
-fn what_was_made_by_hand_on_the_host_is_there_on_a_node_that_shares_nothing_with_it() {
-    let far = FarNode::new();
-    let made = ByHand { name: format!("{}-hand", far.cluster.tag), images: Default::default() };
-    let (name, cluster) = (made.name.as_str(), &far.cluster);
-    cluster.cli(&["docker", "create-container", "hakuriver-test/sshd:1", name]).ok();
-    let shell = |line: &str| {
-        let mut tty = Tty::start(cluster.cli_command(&["docker-shell", name]));
-        tty.await_raw();
-        tty.line(line);
-        tty.ready();
-        tty.line("exit");
-        assert_eq!(tty.end(), 0);
-    };
-    shell("echo by hand >/made");
-    cluster.cli(&["docker", "create-tar", name]).ok();
-    made.remember(&far);
-    cluster.await_status(&far.look_for(name, "/made"), "completed");
-    far.line.take_bytes();
-    // 5 MB of 140 change.
-    shell("head -c 5000000 /dev/urandom >/change");
-    cluster.cli(&["docker", "create-tar", name]).ok();
-    made.remember(&far);
-    cluster.await_status(&far.look_for(name, "/change"), "completed");
-    let (came, manifest) = (far.line.take_bytes(), far.manifest(name));
-    let changed = manifest.layers.last().unwrap().size;
-    assert!(came as f64 <= 1.05 * changed as f64 && changed < 5_100_000, "{came} bytes for a layer of {changed}");
-}
-
-/// An environment's container on the Host, and its images: gone with the value.
-struct ByHand {
-    name: String,
-    images: std::sync::Mutex<Vec<String>>,
-}
-
-impl ByHand {
-    fn remember(&self, far: &FarNode) {
-        self.images.lock().unwrap().push(far.manifest(&self.name).image_id);
-    }
-}
-
-impl Drop for ByHand {
-    fn drop(&mut self) {
-        // May run while a failed test unwinds: no assertions.
-        let _ = Command::new("docker").args(["rm", "-f", "-v", &self.name]).output();
-        let images = self.images.lock().map(|images| images.clone()).unwrap_or_default();
-        let _ = Command::new("docker").args(["rmi", "-f"]).args(images.iter().rev()).output();
-    }
 }
 
 /// The last of several questions began where the one before had ended.
