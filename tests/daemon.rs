@@ -107,7 +107,7 @@ impl Daemon {
         });
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new("docker");
         command.args(["-H", &self.socket()]);
         command

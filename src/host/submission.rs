@@ -41,6 +41,8 @@ impl Rules {
 
 /// Tasks of one submission at most.
 const MOST_TASKS: usize = 100_000;
+/// Bytes that their specifications hold at most, all together: a body of 16 MiB could else become tasks of terabytes.
+const MOST_BYTES: usize = 256 << 20;
 /// Seconds in `max_wait_seconds` and `time_limit_seconds` at most: a year.
 const LONGEST: u64 = 365 * 86_400;
 
@@ -61,6 +63,7 @@ pub(super) fn parse(
         }
         Some(key) => Some(Idempotency { key: key.clone(), body_hash }),
     };
+    bounded(&body)?;
     let name: Option<TaskName> = body.name.as_ref().map(|name| name.parse()).transpose().map_err(bad)?;
     let common = common(&body, name.clone(), rules, has_environment)?;
     let kinds = kinds(&mut body)?;
@@ -73,9 +76,6 @@ pub(super) fn parse(
         ));
     }
     let count = places.len().saturating_mul(kinds.len());
-    if count > MOST_TASKS {
-        return Err(bad(format!("this would be {count} tasks: at most {MOST_TASKS} in one submission")));
-    }
     if name.is_some() && count + refused.len() > 1 {
         return Err(bad("name: a name can be given to one task only, and this would be several"));
     }
@@ -94,6 +94,32 @@ pub(super) fn parse(
         kinds.into_iter().for_each(|kind| add(&label, kind, &target, &gpus));
     }
     Ok(Submission { tasks, refused, name, idempotency })
+}
+
+/// Refuses what would be too many tasks, or too large ones, before any of them is made: each has what all share, and each
+/// target has all sets of arguments.
+fn bounded(body: &SubmitRequest) -> Result<(), ActFault> {
+    let size = |texts: &[String]| texts.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
+    let places = body.targets.len().max(1);
+    let (sets, arguments) = match &body.argument_sets {
+        Some(sets) => (sets.len(), sets.iter().map(|set| size(set)).sum()),
+        None => (1, size(&body.arguments)),
+    };
+    let count = places.saturating_mul(sets);
+    if count > MOST_TASKS {
+        return Err(bad(format!("this would be {count} tasks: at most {MOST_TASKS} in one submission")));
+    }
+    let env: usize = body.env_vars.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let mounts = body.additional_mounts.as_deref().map_or(0, size);
+    let shared = body.command.len() + env + mounts + body.workdir.as_ref().map_or(0, String::len);
+    let bytes = count.saturating_mul(shared).saturating_add(places.saturating_mul(arguments));
+    if bytes > MOST_BYTES {
+        return Err(bad(format!(
+            "arguments: these {count} tasks would hold {bytes} bytes of commands, arguments and environment, at most {MOST_BYTES} in one submission: \
+             put what is long into a file"
+        )));
+    }
+    Ok(())
 }
 
 /// What all tasks of the submission share; kind, target and GPUs are filled in later.

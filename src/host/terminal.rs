@@ -96,12 +96,9 @@ impl Terminals {
     /// 404: nobody (any more).
     pub(super) fn claim(&self, node: &NodeName, id: &str) -> Result<SyncSender<Socket>, ActFault> {
         let mut waiting = self.lock();
-        match waiting.get(id) {
-            Some(known) if known.node == *node => {}
-            _ => return Err(ActFault::new(404, "nobody waits for this shell any more")),
-        }
-        let claimed = waiting.remove(id).map(|known| known.deliver);
-        claimed.ok_or_else(|| ActFault::new(404, "nobody waits for this shell any more"))
+        let is_its = waiting.get(id).is_some_and(|known| known.node == *node);
+        let claimed = if is_its { waiting.remove(id) } else { None };
+        claimed.map(|known| known.deliver).ok_or_else(|| ActFault::new(404, "nobody waits for this shell any more"))
     }
 }
 

@@ -42,9 +42,13 @@ impl Terminal {
         let mut command = prepare(argv, &[])?;
         let stream = || slave.try_clone().map_err(failed);
         command.stdin(stream()?).stdout(stream()?).stderr(stream()?);
-        // SAFETY: between fork and exec two plain system calls are made, and no memory is touched.
+        // SAFETY: between fork and exec plain system calls are made, and no memory is touched.
         unsafe {
             command.pre_exec(|| {
+                // Whoever started us may ignore them (nohup does the first): then the program would not hear what its terminal tells.
+                for signal in [libc::SIGHUP, libc::SIGWINCH] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 // A new session has no terminal; the one that it takes tells it of a new size and of a hang-up.
                 if libc::setsid() == -1 || libc::ioctl(0, libc::TIOCSCTTY, 0) == -1 {
                     return Err(io::Error::last_os_error());

@@ -86,16 +86,12 @@ pub fn end_strays(owner: &str) {
 
 /// The best shell that the container has.
 fn find(docker: &str, container: &str) -> Result<&'static str, String> {
-    let mut last = String::new();
     for shell in SHELLS {
         let output = Program::new(probe(docker, container, shell), LOOK).run().map_err(|fault| fault.to_string())?;
         match said(output.code, &output.stderr_text()) {
             Said::There => return Ok(shell),
             Said::Missing => {}
-            Said::Fault(text) => last = text,
-        }
-        if !last.is_empty() {
-            return Err(last);
+            Said::Fault(text) => return Err(text),
         }
     }
     Err(format!("there is no shell in this container (looked for: {})", SHELLS.join(", ")))

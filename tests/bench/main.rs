@@ -7,14 +7,23 @@
 
 // The harness is the tests' own; a bench uses less of it.
 #[allow(dead_code)]
+#[path = "../daemon.rs"]
+mod daemon;
+#[allow(dead_code)]
 #[path = "../env.rs"]
 mod env;
 #[allow(dead_code)]
 #[path = "../fake_node.rs"]
 mod fake_node;
 #[allow(dead_code)]
+#[path = "../far_node.rs"]
+mod far_node;
+#[allow(dead_code)]
 #[path = "../http.rs"]
 mod http;
+#[allow(dead_code)]
+#[path = "../line.rs"]
+mod line;
 #[allow(dead_code)]
 #[path = "../program.rs"]
 mod program;
@@ -26,6 +35,7 @@ mod tasks;
 mod wait;
 
 mod api;
+mod environment;
 mod figure;
 mod host;
 mod memory;
@@ -44,7 +54,7 @@ type Part = fn() -> Vec<Figure>;
 fn main() {
     // `cargo bench` passes --bench; a name runs the parts of that name only.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, Part); 10] = [
+    let parts: [(&str, Part); 11] = [
         ("vps", vps::measure),
         ("tunnel", tunnel::measure),
         ("start_up", start_up::measure),
@@ -54,6 +64,7 @@ fn main() {
         ("submit", task::submits),
         ("container", task::containers),
         ("output", output::measure),
+        ("environment", environment::measure),
         ("memory", memory::measure),
     ];
     let mut figures = Vec::new();

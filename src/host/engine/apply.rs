@@ -133,6 +133,8 @@ impl Core {
             // From now on it holds what it has taken over.
             node.left_line(id);
             self.turn.held.insert(node.record.name.clone());
+            // If it was asked back, that it is wanted again is news for the node.
+            self.turn.nodes.insert(node.record.name.clone());
         }
         if settled && let Some(node) = old_node.and_then(|name| self.nodes.get_mut(name)) {
             node.note_end(&after, now.instant);
@@ -141,6 +143,10 @@ impl Core {
             self.tasks.remove(&id);
         } else {
             self.tasks.insert(id, Arc::new(LiveTask { task: after, class }));
+        }
+        if waits && before.standing.state != State::Pending {
+            // Its time may have come while it was placed, when nobody looked for it.
+            self.watch_patience(id, now);
         }
         self.turn.schedule |= freed || waits;
     }

@@ -113,7 +113,8 @@ impl Node {
     }
 }
 
-/// Whether a task is one that a node can start by itself: it needs nothing but cores, wherever they are.
+/// Whether a task is one that a node can start by itself: it needs nothing but cores, wherever they are. And one that is
+/// refused rather than to wait is not one to stand in a line.
 fn may_line_up(spec: &TaskSpec) -> bool {
     let is_command = match spec.kind {
         TaskKind::Command { .. } => true,
@@ -125,6 +126,7 @@ fn may_line_up(spec: &TaskSpec) -> bool {
     };
     is_command
         && is_bare
+        && !spec.patience.immediate
         && spec.cores > 0
         && spec.memory.is_none()
         && spec.gpus == GpuRequest::None

@@ -97,7 +97,15 @@ impl Source {
 
     /// Where the answer begins.
     pub(super) fn start(&self, range: &Range) -> Result<u64, ActFault> {
-        let Some(lines) = range.lines else { return Ok(range.offset) };
+        let Some(lines) = range.lines else {
+            // What cannot be read is told in words: once the answer has begun it could only break off, and the client would
+            // come again for ever.
+            let attempt = self.glance().map_err(unreadable)?.attempt;
+            return match self.outputs.open(self.task, attempt, self.stream) {
+                Ok(_) => Ok(range.offset),
+                Err(fault) => Err(self.fault(&fault)),
+            };
+        };
         let watch = self.view.watchers.watch(self.task);
         let began = Instant::now();
         let (mut last, mut last_at) = (0, began);
@@ -197,5 +205,32 @@ impl Source {
         }
         *part = Vec::new();
         Ok(any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::sys::file::Scratch;
+
+    #[test]
+    fn what_cannot_be_read_is_told_before_the_answer_begins() {
+        let scratch = Scratch::new();
+        let store = Store::open(&scratch.path().join("db")).expect("open");
+        let (outputs, task) = (Arc::new(Outputs::below(scratch.path())), TaskId::from_u64(7));
+        let (readers, stream) = (store.readers(), Stream::Stdout);
+        let source = Source { outputs: outputs.clone(), view: Arc::default(), readers, task, stream };
+        let all = Range { offset: 5, ..Range::default() };
+        assert_eq!(source.start(&all), Ok(5), "nothing was written");
+        outputs.append(task, Attempt::FIRST, stream, 0, b"x").expect("written");
+        assert_eq!(source.start(&all), Ok(5));
+        let path = outputs.path(task, stream);
+        std::fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink("/etc/passwd", &path).expect("made");
+        for range in [all, Range { lines: Some(1), ..all }] {
+            let fault = source.start(&range).expect_err("a link is not followed");
+            assert!(fault.status == 500 && fault.detail.contains("7.out"), "{fault:?}");
+        }
     }
 }

@@ -8,6 +8,8 @@ use crate::store::Store;
 use super::super::engine::Settings;
 use super::*;
 
+mod terminal;
+
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g me@here";
 
 /// A Host without sockets.

@@ -130,3 +130,30 @@ fn a_batch_is_every_target_with_every_argument_set() {
     let named = SubmitRequest { name: Some("dev".into()), ..body };
     assert!(parsed(named).expect_err("several").detail.contains("name"));
 }
+
+#[test]
+fn a_small_body_does_not_become_tasks_beyond_all_memory() {
+    let text = |length: usize| "x".repeat(length);
+    let many = |count: usize, one: &str| vec![one.to_owned(); count];
+    let mebibyte = 1 << 20;
+    for body in [
+        SubmitRequest { targets: many(100_001, "n1:"), ..command() },
+        SubmitRequest { argument_sets: Some(vec![Vec::new(); 100_001]), ..command() },
+        SubmitRequest { targets: many(300, "n1"), argument_sets: Some(vec![Vec::new(); 400]), ..command() },
+        SubmitRequest { arguments: vec![text(mebibyte)], targets: many(1_000, "n1"), ..command() },
+        SubmitRequest { command: text(mebibyte), argument_sets: Some(vec![Vec::new(); 1_000]), ..command() },
+        SubmitRequest {
+            env_vars: vec![("A".to_owned(), text(mebibyte))],
+            argument_sets: Some(vec![Vec::new(); 1_000]),
+            ..command()
+        },
+        SubmitRequest { workdir: Some(format!("/{}", text(mebibyte))), targets: many(1_000, "n1"), ..command() },
+        SubmitRequest { arguments: many(200_000, ""), targets: many(1_000, "n1"), ..command() },
+    ] {
+        let fault = parsed(body).expect_err("too much");
+        assert!(fault.status == 400 && fault.detail.contains("at most"), "{fault:?}");
+    }
+    let sets = (0..100_000).map(|number| vec![text(100), number.to_string()]).collect();
+    let large = SubmitRequest { argument_sets: Some(sets), ..command() };
+    assert_eq!(parsed(large).expect("as much as one body holds").tasks.len(), 100_000);
+}

@@ -55,7 +55,7 @@ impl Images {
             part.length(),
             found.place()
         );
-        let Some(archive) = &found.archive else { return self.from_the_host(found, lowest, &part, loading) };
+        let Some(archive) = &found.archive else { return self.fetched(found, lowest, &part, loading) };
         let unusable = |reason: &str| LoadFault::Final(found.unusable(reason));
         let mut reading =
             Found::read(archive, &found.manifest.name, &part).map_err(|fault| unusable(&fault.to_string()))?;
@@ -67,7 +67,7 @@ impl Images {
         }
     }
 
-    fn from_the_host(&self, found: &Found, lowest: usize, part: &Part, loading: &Loading) -> Result<String, LoadFault> {
+    fn fetched(&self, found: &Found, lowest: usize, part: &Part, loading: &Loading) -> Result<String, LoadFault> {
         let mut hearer = Told { images: self, found, loading };
         let fetched = self.spool.fetch(&*self.sources.depot, &found.manifest, lowest, &mut hearer);
         let (path, mut file) = fetched.map_err(|fault| {

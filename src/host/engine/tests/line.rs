@@ -105,3 +105,54 @@ fn what_waits_too_long_is_asked_back_and_waits_anew() {
     bench.observe("n1", &session, false, vec![gone]);
     assert_eq!(bench.state(ids[8]), State::Killed, "one that is to end is not put back");
 }
+
+#[test]
+fn who_is_not_to_wait_does_not_line_up() {
+    let (mut bench, session, ids) = crowd(6);
+    bench.observe("n1", &session, false, vec![ended(ids[0], 1), ended(ids[1], 1)]);
+    let mut spec = bare(1);
+    spec.patience.immediate = true;
+    let refused = bench.submit(spec).expect_err("no core is free");
+    assert!(refused.status == 503 && refused.detail.contains("n1"), "{refused:?}");
+    assert!(bench.in_line().is_empty());
+    bench.submit(bare(1)).expect("accepted");
+    assert_eq!(bench.in_line().len(), 1, "who may wait does");
+}
+
+#[test]
+fn patience_ends_for_one_that_comes_back_too() {
+    let (mut bench, session, ids) = crowd(6);
+    bench.observe("n1", &session, false, vec![ended(ids[0], 1), ended(ids[1], 1)]);
+    let [short, long] = [200, 900].map(|patience| {
+        let mut spec = bare(1);
+        spec.patience.max_wait = Some(Duration::from_millis(patience));
+        bench.submit(spec).expect("accepted")
+    });
+    assert_eq!(bench.in_line(), [short, long]);
+    bench.pass(Duration::from_millis(500));
+    bench.turn(Vec::new());
+    let returned = [short, long].map(|id| seen(id, 1, Observation::Returned));
+    bench.observe("n1", &session, false, returned.into());
+    assert_eq!((bench.state(short), bench.state(long)), (State::Failed, State::Pending));
+    assert!(bench.task(short).standing.note.expect("why").contains("waited longer"));
+    bench.pass(Duration::from_millis(400));
+    bench.turn(Vec::new());
+    assert_eq!(bench.state(long), State::Failed);
+}
+
+#[test]
+fn a_start_that_crosses_the_call_back_is_told_at_once() {
+    let (mut bench, session, ids) = crowd(6);
+    bench.observe("n1", &session, false, vec![ended(ids[0], 1), ended(ids[1], 1)]);
+    let next = bench.submit(bare(1)).expect("accepted");
+    bench.pass(Duration::from_millis(500));
+    bench.turn(Vec::new());
+    let known = bench.desired("n1", &session).version;
+    let (reply, answer) = mpsc::sync_channel(1);
+    let parked = Poll { known, changes: true, may_wait: true, ..poll(&session) };
+    bench.turn(vec![Action::Desired("n1".parse().expect("name"), parked, reply)]);
+    assert!(answer.try_recv().is_err(), "nothing is new");
+    bench.observe("n1", &session, false, vec![seen(next, 1, Observation::Running)]);
+    let list = answer.try_recv().expect("answered").expect("a list");
+    assert_eq!(list.tasks.iter().map(|task| task.want.as_str()).collect::<Vec<_>>(), ["run"]);
+}
