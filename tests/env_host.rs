@@ -403,6 +403,8 @@ fn a_host_that_is_stopped_breaks_off_and_puts_right() {
     cluster.stop("host");
     let told = client.wait_with_output().unwrap();
     assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let why = String::from_utf8_lossy(&told.stderr);
+    assert!(why.contains("the Host stops"), "{why}");
     assert_eq!((env.state(), env.files(), env.image()), ("running".to_owned(), vec![], None));
     assert_eq!(env.tags(), [""; 0]);
 }
