@@ -34,21 +34,32 @@ pub(super) fn vps(task: &TaskRef, config: Option<&Path>) -> Result<(), Fault> {
 /// Ends command tasks; what is refused is told, and the others are ended all the same.
 pub(super) fn tasks(tasks: &[TaskRef], config: Option<&Path>) -> Result<(), Fault> {
     let host = Host::of(config)?;
-    let mut faults = Vec::new();
-    for task in tasks {
-        match one_task(&host, task) {
-            Ok(message) => output::line(&message),
-            // Neither would the next one be heard.
-            Err(fault @ Fault::Unreachable(_)) => return Err(fault),
-            Err(fault) => faults.push(fault),
-        }
-    }
+    let mut faults = each(tasks, &mut |task| one_task(&host, task));
     // The last one is reported at the edge.
     let last = faults.pop();
     for fault in &faults {
         fault.report();
     }
     last.map_or(Ok(()), Err)
+}
+
+/// Ends one after the other; what did not go well.
+fn each(tasks: &[TaskRef], end: &mut dyn FnMut(&TaskRef) -> Result<String, Fault>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for task in tasks {
+        match end(task) {
+            Ok(message) => output::line(&message),
+            Err(fault) => {
+                let is_away = matches!(fault, Fault::Unreachable(_));
+                faults.push(fault);
+                // Neither would the next one be heard.
+                if is_away {
+                    break;
+                }
+            }
+        }
+    }
+    faults
 }
 
 fn one_task(host: &Host, task: &TaskRef) -> Result<String, Fault> {
@@ -59,4 +70,25 @@ fn one_task(host: &Host, task: &TaskRef) -> Result<String, Fault> {
         return Err(Fault::Refused(format!("task {id} is a VPS; end it with 'hakuriver vps kill {id}'")));
     }
     host.post(&format!("/kill/{id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_told_also_where_the_host_goes_away_after_it() {
+        let tasks = ["1", "2", "3", "4"].map(|id| id.parse::<TaskRef>().expect("an id"));
+        let (refused, away) = (Fault::Refused("task 1 has ended".into()), Fault::Unreachable("no answer".into()));
+        let mut asked = 0;
+        let faults = each(&tasks, &mut |_| {
+            asked += 1;
+            match asked {
+                1 => Err(refused.clone()),
+                2 => Ok("Kill requested for task 2.".to_owned()),
+                _ => Err(away.clone()),
+            }
+        });
+        assert_eq!((faults, asked), (vec![refused.clone(), away.clone()], 3));
+    }
 }

@@ -60,6 +60,8 @@ const PART: usize = 128 << 10;
 const SILENCE: Duration = Duration::from_secs(90);
 /// How long a Host that went away is waited for.
 const AWAY: Duration = Duration::from_secs(300);
+/// A connection that stood for so long was the Host's, also if it had nothing to say.
+const STOOD: Duration = Duration::from_secs(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A refusal is a sentence.
@@ -86,37 +88,57 @@ enum End {
     Unread,
 }
 
+/// Since when the Host gives nothing.
+struct Absence {
+    since: Instant,
+}
+
+impl Absence {
+    /// A connection broke that began then, and gave something or not; true: it was tried for long enough.
+    fn goes_on(&mut self, gave: bool, began: Instant, now: Instant) -> bool {
+        if gave || now.saturating_duration_since(began) >= STOOD {
+            self.since = now;
+        }
+        self.is_long(now)
+    }
+
+    fn is_long(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= AWAY
+    }
+}
+
 fn run(stream: Stream, task: &TaskRef, follow: bool, tail: Option<u64>, config: Option<&Path>) -> Result<(), Fault> {
     let mut host = Host::of(config)?;
     let id = task.id(&host)?;
     let mut position = None;
-    let mut heard = Instant::now();
+    let mut absence = Absence { since: Instant::now() };
     let mut is_first = true;
     loop {
         match host.client().stream_with(&path(stream, id, follow, tail, position), SILENCE, START) {
             Ok((200, start, mut body)) => {
                 let mut at = start.and_then(|start| start.parse().ok()).or(position).unwrap_or(0);
-                let before = at;
+                let (before, began) = (at, Instant::now());
                 let end = copy(&mut body, &mut io::stdout().lock(), &mut at)?;
                 position = Some(at);
                 match end {
                     End::Whole => break,
                     End::Unread => return Ok(()),
+                    End::Broken if absence.goes_on(at > before, began, Instant::now()) => {
+                        let what = format!("the Host's answer breaks off after byte {at} of {stream}, again and again");
+                        return Err(Fault::Unreachable(format!("{what}; its log may say why")));
+                    }
                     End::Broken => {}
-                }
-                if at > before || heard.elapsed() >= SILENCE {
-                    heard = Instant::now();
                 }
             }
             // On its way out, or not ready to say: it says to try again.
-            Ok((503, _, _)) if heard.elapsed() < AWAY => {}
+            Ok((503, _, _)) if !absence.is_long(Instant::now()) => {}
             Ok((status, _, body)) => {
                 let mut text = Vec::new();
                 // What is cut short is no explanation, and said to be none.
                 let _broken = body.take(LONGEST_REFUSAL).read_to_end(&mut text);
                 return host.success(Answer { status, body: text }).map(drop);
             }
-            Err(fault) if is_first || heard.elapsed() >= AWAY => return Err(host.unreachable(&fault)),
+            Err(fault) if is_first || absence.is_long(Instant::now()) => return Err(host.unreachable(&fault)),
             Err(_) => {
                 // Where its port is the system's choice, it returns with another one.
                 if let Ok(again) = Host::from_loaded(host.loaded.clone()) {
@@ -215,6 +237,19 @@ mod tests {
         ] {
             assert_eq!(path(Stream::Stderr, id, true, tail, position), expected);
         }
+    }
+
+    #[test]
+    fn a_host_that_breaks_off_each_time_is_given_up() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut absence = Absence { since: begin };
+        assert!(!absence.goes_on(false, at(299), at(299)), "it may be starting");
+        assert!(absence.goes_on(false, at(300), at(300)), "it gives nothing");
+        assert!(!absence.goes_on(true, at(301), at(301)), "it gave something");
+        assert!(!absence.goes_on(false, at(400), at(900)), "it had nothing to say, for long");
+        assert!(!absence.is_long(at(1_199)));
+        assert!(absence.goes_on(false, at(1_199), at(1_200)));
     }
 
     #[test]

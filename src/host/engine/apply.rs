@@ -100,6 +100,7 @@ impl Core {
             Some(self.queue.insert(id, &after.spec))
         } else {
             self.queue.remove(id);
+            self.give_up.remove(id);
             None
         };
         let settled = after.standing.state.is_settled();

@@ -18,6 +18,7 @@ use super::action::{ActFault, Action, OnFault};
 use super::desired::Parked;
 use super::node::Node;
 use super::submit::Unanswered;
+use super::timers::Deadlines;
 
 /// What the engine is told at start and never changes.
 #[derive(Clone, Debug)]
@@ -45,8 +46,7 @@ pub(super) struct Core {
     pub(super) tasks: BTreeMap<TaskId, Arc<LiveTask>>,
     /// Those of them that wait.
     pub(super) queue: Queue,
-    /// When waiting tasks give up.
-    pub(super) give_up: BTreeSet<(Instant, TaskId)>,
+    pub(super) give_up: Deadlines,
     pub(super) names: HashMap<TaskName, TaskId>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
     pub(super) turn: Turn,
@@ -92,7 +92,7 @@ impl Core {
             view: view.clone(),
             tasks: BTreeMap::new(),
             queue: Queue::default(),
-            give_up: BTreeSet::new(),
+            give_up: Deadlines::default(),
             names: HashMap::new(),
             nodes: BTreeMap::new(),
             turn: Turn::default(),
@@ -229,7 +229,7 @@ impl Core {
         let mut before = std::mem::take(&mut self.nodes);
         self.tasks.clear();
         self.queue = Queue::default();
-        self.give_up.clear();
+        self.give_up = Deadlines::default();
         self.names.clear();
         for record in self.store.nodes()? {
             let mut node = match before.remove(&record.name) {
@@ -260,7 +260,9 @@ impl Core {
             let waits = task.standing.state == State::Pending;
             let class = waits.then(|| self.queue.insert(id, &task.spec));
             self.tasks.insert(id, Arc::new(LiveTask { task, class }));
-            self.watch_patience(id, now);
+            if waits {
+                self.watch_patience(id, now);
+            }
         }
         self.turn.held = self.nodes.keys().cloned().collect();
         self.derive_held();

@@ -91,10 +91,15 @@ impl Core {
     ) -> Vec<(Arc<str>, Arc<TaskSpec>)> {
         let nodes: Vec<NodeView<'_>> = self.nodes.values().map(|node| node.view()).collect();
         let mut accepted: Vec<(Arc<str>, Arc<TaskSpec>)> = Vec::with_capacity(tasks.len());
+        let mut refusals = Refusals::default();
+        let mut last_refused: Option<Arc<TaskSpec>> = None;
         for (target, spec) in tasks {
             // One of ten thousand argument sets asks for what the one before asked for.
             if accepted.last().is_some_and(|(_, before)| same_demand(before, &spec)) {
                 accepted.push((target, spec));
+                continue;
+            }
+            if last_refused.as_ref().is_some_and(|before| same_demand(before, &spec)) && refusals.count_again(&target) {
                 continue;
             }
             let verdict = if spec.patience.immediate {
@@ -107,9 +112,13 @@ impl Core {
             };
             match verdict {
                 Verdict::Placed(_) | Verdict::Wait(_) => accepted.push((target, spec)),
-                Verdict::Refused(reason) => refused.push((target.to_string(), reason)),
+                Verdict::Refused(reason) => {
+                    refusals.add(target, reason);
+                    last_refused = Some(spec);
+                }
             }
         }
+        refused.extend(refusals.told());
         accepted
     }
 
@@ -138,6 +147,7 @@ impl Core {
     /// Tasks that were to fail rather than wait, and would wait now.
     fn refuse_impatient(&mut self, unanswered: &mut Unanswered, now: Now) -> Result<(), StoreFault> {
         let mut left = Vec::with_capacity(unanswered.tasks.len());
+        let mut refusals = Refusals::default();
         for (target, id) in std::mem::take(&mut unanswered.tasks) {
             let live = self
                 .tasks
@@ -152,8 +162,11 @@ impl Core {
             let event = Event::GivenUp { reason: reason.clone() };
             // Never refused: it waits.
             let _ = self.apply(id, &event, Facts::default(), "was not to wait", now)?;
-            unanswered.refused.push((target.to_string(), reason));
+            if !refusals.count_again(&target) {
+                refusals.add(target, reason);
+            }
         }
+        unanswered.refused.extend(refusals.told());
         unanswered.tasks = left;
         Ok(())
     }
@@ -177,6 +190,35 @@ impl Core {
             }),
             runner_response: None,
         }
+    }
+}
+
+/// Targets that are refused, each told of once for all its sets of arguments: the reasons of a thousand nodes, said a hundred
+/// thousand times, are more than memory holds.
+#[derive(Default)]
+struct Refusals(Vec<(Arc<str>, String, usize)>);
+
+impl Refusals {
+    fn add(&mut self, target: Arc<str>, reason: String) {
+        self.0.push((target, reason, 1));
+    }
+
+    /// Another set of arguments for the target that was refused last; false: it is for another one.
+    fn count_again(&mut self, target: &Arc<str>) -> bool {
+        match self.0.last_mut().filter(|(last, ..)| Arc::ptr_eq(last, target)) {
+            Some((_, _, count)) => {
+                *count += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn told(self) -> impl Iterator<Item = (String, String)> {
+        self.0.into_iter().map(|(target, reason, count)| {
+            let reason = if count > 1 { format!("{reason} ({count} sets of arguments)") } else { reason };
+            (target.to_string(), reason)
+        })
     }
 }
 

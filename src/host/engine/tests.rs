@@ -20,6 +20,7 @@ use super::*;
 
 mod line;
 mod random;
+mod refusal;
 mod shells;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -594,6 +595,21 @@ fn patience_ends_and_impatience_is_refused_at_once() {
     bench.turn(Vec::new());
     assert_eq!(bench.state(waiting), State::Failed);
     assert!(bench.task(waiting).standing.note.expect("why").contains("waited longer"));
+}
+
+#[test]
+fn patience_is_remembered_only_for_those_that_wait() {
+    let mut bench = Bench::new();
+    let mut patient = command(3);
+    patient.patience.max_wait = Some(Duration::from_secs(86_400));
+    let waiting: Vec<TaskId> = (0..3).map(|_| bench.submit(patient.clone()).expect("waits")).collect();
+    assert_eq!(bench.core().give_up.len(), 3);
+    bench.kill(waiting[2]).expect("killed");
+    assert_eq!(bench.core().give_up.len(), 2);
+    bench.node("n1");
+    assert_eq!((bench.state(waiting[0]), bench.core().give_up.len()), (State::Assigning, 1));
+    bench.start("epoch2");
+    assert_eq!(bench.core().give_up.len(), 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What happens by itself: silent nodes, tasks that waited too long, rows that are too old.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::domain::ids::{NodeName, TaskId};
@@ -15,6 +16,38 @@ use super::node::Node;
 /// How many rows a clean-up removes in one turn, so that no request waits long behind it.
 const CLEANED: u32 = 1_000;
 
+/// When waiting tasks give up. Holds those that wait now, and nobody else.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    by_time: BTreeSet<(Instant, TaskId)>,
+    of: HashMap<TaskId, Instant>,
+}
+
+impl Deadlines {
+    fn set(&mut self, id: TaskId, at: Instant) {
+        self.remove(id);
+        self.of.insert(id, at);
+        self.by_time.insert((at, id));
+    }
+
+    /// It waits no longer.
+    pub(super) fn remove(&mut self, id: TaskId) {
+        if let Some(at) = self.of.remove(&id) {
+            self.by_time.remove(&(at, id));
+        }
+    }
+
+    fn first(&self) -> Option<(Instant, TaskId)> {
+        self.by_time.first().copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        assert_eq!(self.by_time.len(), self.of.len());
+        self.of.len()
+    }
+}
+
 impl Core {
     /// When the engine has to wake by itself at the latest.
     pub(super) fn next_deadline(&self) -> Instant {
@@ -23,7 +56,7 @@ impl Core {
         }
         let silent = self.nodes.values().filter(|node| !node.record.silent).map(|node| node.heard).min();
         let silent = silent.map(|heard| heard + self.settings.node_timeout);
-        let patience = self.give_up.first().map(|(at, _)| *at);
+        let patience = self.give_up.first().map(|(at, _)| at);
         let recall = self.nodes.values().filter_map(Node::next_recall).min();
         [silent, patience, recall].into_iter().flatten().fold(self.next_cleanup, Instant::min)
     }
@@ -76,16 +109,16 @@ impl Core {
         let Some(live) = self.tasks.get(&id) else { return };
         if let Some(patience) = live.task.spec.patience.max_wait {
             let waited = Duration::from_millis(now.unix_ms.saturating_sub(live.task.submitted_ms));
-            self.give_up.insert((now.instant + patience.saturating_sub(waited), id));
+            self.give_up.set(id, now.instant + patience.saturating_sub(waited));
         }
     }
 
     fn end_patience(&mut self, now: Now) -> Result<(), StoreFault> {
-        while let Some((at, id)) = self.give_up.first().copied() {
+        while let Some((at, id)) = self.give_up.first() {
             if at > now.instant {
                 break;
             }
-            self.give_up.pop_first();
+            self.give_up.remove(id);
             let Some(live) = self.tasks.get(&id).filter(|_| self.queue.contains(id)) else { continue };
             let why = self.queue.reason(live.task.id);
             let why = why.as_deref().unwrap_or("no node had room");

@@ -6,6 +6,7 @@ use crate::api::json::{self, JsonFault};
 use crate::api::node::{
     ConditionsWire, Heartbeat, HeartbeatAnswer, InventoryWire, Observed, ObservedAnswer, ObservedTask, Register,
 };
+use crate::domain::cpuset::CpuSet;
 use crate::domain::ids::{Attempt, GpuId, NumaId};
 use crate::domain::node::{Conditions, Gpu, Inventory, NumaNode};
 use crate::domain::ssh_key::PublicKey;
@@ -101,6 +102,13 @@ fn required(field: &str, text: String) -> Result<String, ActFault> {
 
 fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
     let fault = |field: &str, why: String| ActFault::new(422, format!("field '{field}': {why}"));
+    // A CPU has one core. Each list alone is bounded, but a body holds a hundred thousand of them.
+    let mut left = CpuSet::MAX_ID as usize + 1;
+    let siblings = |list: &String| -> Result<CpuSet, ActFault> {
+        let list: CpuSet = list.parse().map_err(|why| fault("siblings", why))?;
+        left = left.checked_sub(list.0.len()).ok_or_else(|| wrong("siblings", "each CPU in one list only"))?;
+        Ok(list)
+    };
     Ok(Inventory {
         cpus: wire.cpus.parse().map_err(|why| fault("cpus", why))?,
         memory: wire.memory_bytes,
@@ -109,7 +117,7 @@ fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
             .into_iter()
             .map(|node| NumaNode {
                 id: NumaId(node.id),
-                cpus: crate::domain::cpuset::CpuSet(node.cores.into_iter().collect()),
+                cpus: CpuSet(node.cores.into_iter().collect()),
                 memory: node.memory_bytes,
             })
             .collect(),
@@ -118,11 +126,7 @@ fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
             .into_iter()
             .map(|gpu| Gpu { id: GpuId(gpu.id), uuid: gpu.uuid, numa: gpu.numa.map(NumaId) })
             .collect(),
-        siblings: wire
-            .siblings
-            .iter()
-            .map(|list| list.parse().map_err(|why| fault("siblings", why)))
-            .collect::<Result<_, _>>()?,
+        siblings: wire.siblings.iter().map(siblings).collect::<Result<_, _>>()?,
     })
 }
 

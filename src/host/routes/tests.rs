@@ -368,6 +368,16 @@ fn garbage_from_a_runner_names_the_field() {
     assert!(host.user("GET", "/nodes", "").body.contains(r#""unknown_tasks":["77"]"#));
     let register = host.node("POST", "/register", r#"{"hostname":"../x"}"#);
     assert_eq!(register.status, 422, "{register:?}");
+    let lists = vec![r#""0-8000""#; 20].join(",");
+    let register = host.node(
+        "POST",
+        "/register",
+        &format!(
+            r#"{{"hostname":"n2","instance":"i","machine_id":"m","boot_id":"b","version":"1.0","address":null,
+                "inventory":{{"cpus":"0-3","memory_bytes":8,"siblings":[{lists}],"numa":[],"gpus":[]}}}}"#
+        ),
+    );
+    assert!(register.status == 422 && register.field("detail").contains("siblings"), "{register:?}");
 }
 
 #[test]

@@ -135,9 +135,11 @@ fn patience_ends_for_one_that_comes_back_too() {
     bench.observe("n1", &session, false, returned.into());
     assert_eq!((bench.state(short), bench.state(long)), (State::Failed, State::Pending));
     assert!(bench.task(short).standing.note.expect("why").contains("waited longer"));
+    assert_eq!(bench.core().give_up.len(), 1);
     bench.pass(Duration::from_millis(400));
     bench.turn(Vec::new());
     assert_eq!(bench.state(long), State::Failed);
+    assert_eq!(bench.core().give_up.len(), 0);
 }
 
 #[test]
