@@ -125,6 +125,11 @@ fn containers(cluster: &Cluster) -> Vec<ContainerRow> {
     Vec::deserialize_json(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
+/// How many packings are to be put right.
+fn owed(cluster: &Cluster) -> usize {
+    fs::read_dir(cluster.dir.join("host/packing")).unwrap().count()
+}
+
 /// What the body of an error says.
 #[track_caller]
 fn refusal(reply: &http::Reply, status: u16) -> String {
@@ -398,6 +403,8 @@ fn a_host_that_is_stopped_breaks_off_and_puts_right() {
     cluster.stop("host");
     let told = client.wait_with_output().unwrap();
     assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let why = String::from_utf8_lossy(&told.stderr);
+    assert!(why.contains("the Host stops"), "{why}");
     assert_eq!((env.state(), env.files(), env.image()), ("running".to_owned(), vec![], None));
     assert_eq!(env.tags(), [""; 0]);
 }
@@ -538,7 +545,7 @@ fn a_host_killed_in_the_middle_leaves_nothing_half_done() {
         gate.open();
         cluster.start_host();
         wait::until_true(&format!("{at}: the container runs again"), SOON, || {
-            let (state, owed) = (env.state(), fs::read_dir(cluster.dir.join("host/packing")).unwrap().count());
+            let (state, owed) = (env.state(), owed(&cluster));
             let is_as_before = state == "running" && env.files() == files && env.tags() == ["base"];
             (is_as_before && owed == 0, format!("{state} {:?} {owed}", env.files()))
         });
@@ -572,7 +579,9 @@ fn a_docker_that_goes_away_in_the_middle_is_waited_for() {
     assert!(refusal(&failed, 503).contains("it is put right when Docker answers"), "{}", failed.text());
     assert_eq!(env.state(), "exited", "it could not be started again");
     fs::remove_file(&away).unwrap();
-    wait::until_true("the container runs again", SOON, || (env.state() == "running", env.state()));
+    wait::until_true("the container runs again", SOON, || {
+        (env.state() == "running" && owed(&cluster) == 0, format!("{} {}", env.state(), owed(&cluster)))
+    });
     assert!(pack(&cluster, &env).exists());
 }
 
@@ -612,7 +621,8 @@ fn a_daemon_that_is_killed_in_the_middle_of_a_save_leaves_nothing_half_done() {
     wait::until_true("the container runs again, and nothing half done is left", SOON, || {
         let (state, files) = (look(), env.files());
         let tags = daemon.docker(&["image", "ls", "-q", &format!("hakuriver/{}", env.name)]);
-        (state == "running" && files.is_empty() && tags.is_empty(), format!("{state} {files:?} {tags}"))
+        let is_as_before = state == "running" && files.is_empty() && tags.is_empty();
+        (is_as_before && owed(&cluster) == 0, format!("{state} {files:?} {tags}"))
     });
     assert!(pack(&cluster, &env).exists(), "the next try succeeds");
 }
