@@ -220,7 +220,7 @@ impl Line {
         match local::is_ours(&socket) {
             Ok(true) => Ok(socket),
             Ok(false) => Err(Some(format!(
-                "a process of another user listens on @{name}, where their supervisor is to be: nothing is run until it is ended"
+                "a process of another user, or of a container, listens on @{name}, where their supervisor is to be: nothing is run until it is ended"
             ))),
             Err(fault) => Err(Some(format!("cannot see who listens on @{name}: {fault}"))),
         }

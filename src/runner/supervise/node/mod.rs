@@ -247,7 +247,7 @@ impl Node {
                 self.owes_all = false;
                 self.changed.clear();
             }
-            Ok(None) => warning!("a process of another user has connected, and is sent away"),
+            Ok(None) => warning!("a process of another user, or of a container, has connected, and is sent away"),
             Err(fault) => warning!("a connection is given up: {fault}"),
         }
     }
