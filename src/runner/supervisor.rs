@@ -144,7 +144,7 @@ impl Line {
     fn serve(&mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
         let mut told = None;
-        // It may be there, whether or not anything is needed of it.
+        // It may be there, whether or not anything is needed of it: also one whose journal was removed while it holds tasks.
         let mut try_anyway = true;
         while !self.stop.is_set() {
             if !std::mem::take(&mut try_anyway) && !self.is_needed() {
@@ -163,6 +163,7 @@ impl Line {
                         Over::Stop => return,
                         Over::Broken(reason) => {
                             self.queue().clear();
+                            try_anyway = true;
                             reason
                         }
                     }
@@ -415,6 +416,18 @@ mod tests {
         let mut frame = Vec::new();
         frame::put(&mut frame, json::encode(&Tell::All(states)).as_bytes());
         socket.write_all(&frame).expect("it is heard");
+    }
+
+    #[test]
+    fn one_without_a_journal_is_sought_again_when_the_line_breaks() {
+        let ends = Ends::new();
+        let mut socket = ends.accept();
+        tell_all(&mut socket, &[7]);
+        assert_eq!(ends.whole(), (1, vec![7]));
+        drop(socket);
+        let mut socket = ends.accept();
+        tell_all(&mut socket, &[7]);
+        assert_eq!(ends.whole(), (2, vec![7]), "its tasks are not taken for lost");
     }
 
     #[test]
