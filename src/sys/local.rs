@@ -22,12 +22,34 @@ pub fn listen(name: &str) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to an abstract name.
+/// Connects to an abstract name. Never waits: who listens may be anybody, and may take no connections.
 ///
 /// # Errors
-/// `ConnectionRefused`: nobody listens there.
+/// `ConnectionRefused`: nobody listens there; `WouldBlock`: too many wait there already.
 pub fn connect(name: &str) -> io::Result<UnixStream> {
-    UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
+    // SAFETY: zero is a value of all its fields.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).expect("a small number");
+    // An abstract name begins with a zero byte.
+    let Some(room) = address.sun_path.get_mut(1..=name.len()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the name @{name} is too long")));
+    };
+    room.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte.cast_signed());
+    let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
+    // SAFETY: plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { UnixStream::from_raw_fd(fd) };
+    let length = libc::socklen_t::try_from(length).expect("a few bytes");
+    // SAFETY: `length` is that of the part of `address` that was filled.
+    if unsafe { libc::connect(fd, (&raw const address).cast(), length) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.set_nonblocking(false)?;
+    Ok(socket)
 }
 
 /// Whether the other side is a process of our own user, or root's, and in our own PID namespace: an abstract name protects nothing
@@ -121,6 +143,19 @@ mod tests {
         let ours = connect(&name).expect("it listens");
         let (theirs, _) = listener.accept().expect("it has come");
         assert!(is_ours(&ours).expect("the kernel tells") && is_ours(&theirs).expect("the kernel tells"));
+    }
+
+    #[test]
+    fn a_listener_that_takes_no_connections_is_not_waited_for() {
+        let name = format!("hakuriver-test-{}", crate::sys::random::hex(8));
+        assert_eq!(connect(&name).expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(connect(&"x".repeat(200)).expect_err("too long").kind(), io::ErrorKind::InvalidInput);
+        let listener = listen(&name).expect("the name is free");
+        // SAFETY: a descriptor that is open, and a number: none may wait but one.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let connected: Vec<_> = (0..3).map(|_| connect(&name)).collect();
+        let fault = connected.into_iter().find_map(Result::err).expect("there is no room for three");
+        assert_eq!(fault.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
