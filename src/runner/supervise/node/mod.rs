@@ -21,7 +21,7 @@ use crate::sys::children::{Children, Gone};
 use crate::sys::local::{self, Interest};
 use crate::sys::process::Detached;
 use crate::{error, info, warning};
-use conn::Conn;
+use conn::{Conn, Strangers};
 use journal::Journal;
 use task::Task;
 
@@ -65,6 +65,7 @@ struct Node {
     /// The connection has not heard of all yet.
     owes_all: bool,
     conn: Option<Conn>,
+    strangers: Strangers,
 }
 
 /// The process: leaves its caller, and serves.
@@ -122,6 +123,7 @@ fn begin(place: Place) -> Result<(Node, UnixListener, Option<Group>), String> {
         changed: BTreeSet::new(),
         owes_all: false,
         conn: None,
+        strangers: Strangers::default(),
         place,
     };
     node.take_over(found);
@@ -243,7 +245,11 @@ impl Node {
                 self.owes_all = false;
                 self.changed.clear();
             }
-            Ok(None) => warning!("a process of another user, or of a container, has connected, and is sent away"),
+            Ok(None) => {
+                if let Some(text) = self.strangers.note(Instant::now()) {
+                    warning!("{text}");
+                }
+            }
             Err(fault) => warning!("a connection is given up: {fault}"),
         }
     }
