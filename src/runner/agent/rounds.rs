@@ -127,12 +127,9 @@ impl Agent {
             while task.deaths.front().is_some_and(|death| now.duration_since(*death) > OFTEN) {
                 task.deaths.pop_front();
             }
-            let due = task.look.is_some_and(|look| look <= now);
+            let due = task.look.take_if(|look| *look <= now).is_some();
             let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
             let job = own_job(task, wanted, due, now);
-            if due {
-                task.look = None;
-            }
             if matches!(job, Some(Job::GiveUp)) {
                 task.deaths.clear();
             }
