@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Agent;
-use super::task::{Asked, Kind, OFTEN, Task, gives_way, kind, own_job};
+use super::task::{Asked, Kind, OFTEN, Task, gives_way, has_to_wait, kind, own_job};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::reconcile::{Action, Desired, action};
 use crate::runner::observed::{Absent, absent};
@@ -90,8 +90,7 @@ impl Agent {
             }
             return;
         }
-        // A stop is not put off: what failed before it has no say.
-        if task.not_before.is_some_and(|then| then > Instant::now()) && kind(&job) != Kind::End {
+        if has_to_wait(task, kind(&job), Instant::now()) {
             return;
         }
         self.start(id, job);

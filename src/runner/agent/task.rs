@@ -166,6 +166,22 @@ pub(super) fn gives_way(running: Kind, wanted: Kind) -> bool {
     }
 }
 
+/// Whether an operation that is wanted waits for a while: another one has failed, or its container is to be looked at first, which
+/// may not be there to be frozen. A stop is not put off: what failed before it has no say.
+pub(super) fn has_to_wait(task: &Task, wanted: Kind, now: Instant) -> bool {
+    let is_due = task.look.is_some_and(|look| look <= now);
+    wanted != Kind::End && (is_due || task.not_before.is_some_and(|then| then > now))
+}
+
+/// Whether an operation has ended without that for which it was: then it is not tried again at once.
+pub(super) fn fell_short(kind: Kind, phase: &Phase) -> bool {
+    match kind {
+        Kind::Pause => matches!(phase, Phase::Running { .. }),
+        Kind::Resume => *phase == Phase::Paused,
+        Kind::Start | Kind::Look | Kind::End => false,
+    }
+}
+
 /// A record made from a container. Its revision is later than any that the lost record can have had.
 pub(super) fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Record {
     // Docker restarts a VPS, so it was running once: that policy is set only then. A command's container runs at once.

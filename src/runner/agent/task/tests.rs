@@ -103,6 +103,32 @@ fn the_death_of_a_command_that_was_started_again_is_told_once() {
 }
 
 #[test]
+fn what_cannot_be_frozen_is_looked_at_before_it_is_tried_again() {
+    let (now, soon) = (Instant::now(), Instant::now() + AGAIN);
+    for (look, not_before, wanted, expected) in [
+        (None, None, Kind::Pause, false),
+        (Some(soon), None, Kind::Pause, false),
+        (Some(now), None, Kind::Pause, true),
+        (None, Some(soon), Kind::Resume, true),
+        (None, Some(now), Kind::Resume, false),
+        (Some(now), Some(soon), Kind::End, false),
+    ] {
+        let task = Task { look, not_before, ..task(running()) };
+        assert_eq!(has_to_wait(&task, wanted, now), expected, "{look:?} {not_before:?} {wanted:?}");
+    }
+    for (kind, phase, expected) in [
+        (Kind::Pause, running(), true),
+        (Kind::Pause, Phase::Paused, false),
+        (Kind::Pause, Phase::Ended(Outcome::killed()), false),
+        (Kind::Resume, Phase::Paused, true),
+        (Kind::Resume, running(), false),
+        (Kind::Look, running(), false),
+    ] {
+        assert_eq!(fell_short(kind, &phase), expected, "{kind:?} {phase:?}");
+    }
+}
+
+#[test]
 fn a_kill_interrupts_all_but_another_end() {
     for kind in [Kind::Start, Kind::Look, Kind::Pause, Kind::Resume] {
         assert!(gives_way(kind, Kind::End), "{kind:?}");
