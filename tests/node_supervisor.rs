@@ -76,7 +76,7 @@ impl Line {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
                 Ok(Message::Supervised { states, complete }) => {
-                    if complete {
+                    if complete.is_some() {
                         self.heard_all = true;
                         self.states.clear();
                     }

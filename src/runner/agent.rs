@@ -26,7 +26,7 @@ use crate::domain::ids::{Attempt, TaskId};
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
 use crate::warning;
-use task::{Running, Task, kind};
+use task::{Running, Task, fell_short, kind};
 use tasks::Tasks;
 
 /// When to look again at what is between two states, or could not be done.
@@ -206,8 +206,11 @@ impl Agent {
         }
         let now = Instant::now();
         let Some(task) = self.tasks.get_mut(id) else { return };
-        task.running = None;
+        let kind = task.running.take().map(|running| running.kind);
         task.record = record;
+        if kind.is_some_and(|kind| fell_short(kind, &task.record.phase)) {
+            task.not_before = Some(now + AGAIN);
+        }
         match next {
             Next::LookAgain => {
                 task.between.get_or_insert(now);

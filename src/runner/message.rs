@@ -23,10 +23,10 @@ pub enum Message {
     Done(Box<Record>, Next),
     /// The Host has stored these reports.
     Acknowledged(Vec<(TaskId, Attempt, u64)>),
-    /// What the node's supervisor has: all of it (`complete`), or what changed.
+    /// What the node's supervisor has: all of it (`complete`, with the number of times that this was told), or what changed.
     Supervised {
         states: Vec<TaskState>,
-        complete: bool,
+        complete: Option<u64>,
     },
     /// The node's supervisor cannot be had now, and why; it is tried on.
     Unsupervised(String),

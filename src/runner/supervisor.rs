@@ -6,8 +6,9 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SendError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
@@ -15,7 +16,7 @@ use super::executor::Owner;
 use super::message::Message;
 use super::supervise::frame;
 use super::supervise::node::journal;
-use super::supervise::protocol::{Ask, Hello, Start, Tell, Which, socket_name};
+use super::supervise::protocol::{Ask, Hello, Start, TaskState, Tell, Which, socket_name};
 use crate::api::json;
 use crate::sys::command::Program;
 use crate::sys::local::{self, Interest};
@@ -34,7 +35,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The line. What is asked while it is broken is dropped: after each connection the agent hears everything
-/// ([`Message::Supervised`] with `complete`), and asks again for what is missing.
+/// ([`Message::Supervised`] with `complete`), and asks again for what is missing. What it asks before it has heard that
+/// ([`Supervisor::heard`]) is dropped as well: it might be a start that the whole word does not know of, and the agent does not
+/// remember, so that it would take the task to be nowhere.
 pub struct Supervisor {
     asked: Arc<Asked>,
 }
@@ -42,7 +45,10 @@ pub struct Supervisor {
 /// What is to be sent.
 #[derive(Default)]
 struct Asked {
-    queue: Mutex<VecDeque<Ask>>,
+    /// Each with the whole word that was heard last when it was asked.
+    queue: Mutex<VecDeque<(u64, Ask)>>,
+    /// 0: none yet.
+    heard: AtomicU64,
     wake: Wake,
 }
 
@@ -55,6 +61,8 @@ struct Line {
     argv: Vec<String>,
     tell: Sender<Message>,
     stop: Stop,
+    /// How many times all that there is was told.
+    told: u64,
 }
 
 impl Supervisor {
@@ -82,9 +90,15 @@ impl Supervisor {
             argv: argv.map(ToOwned::to_owned).to_vec(),
             tell,
             stop: stop.clone(),
+            told: 0,
         };
         thread::spawn("supervisor", move || line.serve())?;
         Ok(Self { asked })
+    }
+
+    /// All that there is was heard, for the time that it came with: what is asked from now on is meant for a supervisor that has that.
+    pub fn heard(&self, time: u64) {
+        self.asked.heard.store(time, Ordering::Release);
     }
 
     /// Asks for a task's start.
@@ -113,7 +127,8 @@ impl Supervisor {
     }
 
     fn ask(&self, ask: Ask) {
-        self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(ask);
+        let heard = self.asked.heard.load(Ordering::Acquire);
+        self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((heard, ask));
         self.asked.wake.ring();
     }
 }
@@ -129,11 +144,11 @@ impl Line {
     fn serve(&mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
         let mut told = None;
-        // It may be there, whether or not anything is needed of it.
+        // It may be there, whether or not anything is needed of it: also one whose journal was removed while it holds tasks.
         let mut try_anyway = true;
         while !self.stop.is_set() {
             if !std::mem::take(&mut try_anyway) && !self.is_needed() {
-                if self.tell.send(Message::Supervised { states: Vec::new(), complete: true }).is_err() {
+                if self.tell_all(Vec::new()).is_err() {
                     return;
                 }
                 if !self.await_need() {
@@ -148,6 +163,7 @@ impl Line {
                         Over::Stop => return,
                         Over::Broken(reason) => {
                             self.queue().clear();
+                            try_anyway = true;
                             reason
                         }
                     }
@@ -165,13 +181,28 @@ impl Line {
         }
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Ask>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<(u64, Ask)>> {
         self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells all that there is. Err: the Runner ends.
+    fn tell_all(&mut self, states: Vec<TaskState>) -> Result<(), SendError<Message>> {
+        self.told += 1;
+        self.tell.send(Message::Supervised { states, complete: Some(self.told) })
+    }
+
+    /// Moves what is asked to what is to be sent, but for what was asked before all was heard. (Who has never heard anything does not
+    /// mistake what was told since.)
+    fn take_asked(&self, outgoing: &mut Vec<u8>) {
+        let is_meant = |heard: u64| heard == 0 || heard == self.told;
+        for (_, ask) in self.queue().drain(..).filter(|(heard, _)| is_meant(*heard)) {
+            frame::put(outgoing, json::encode(&ask).as_bytes());
+        }
     }
 
     /// Something is to be started, or an earlier one has something to tell.
     fn is_needed(&self) -> bool {
-        journal::is_there(&self.folder) || self.queue().iter().any(|ask| matches!(ask, Ask::Start(_)))
+        journal::is_there(&self.folder) || self.queue().iter().any(|(_, ask)| matches!(ask, Ask::Start(_)))
     }
 
     /// False: the Runner ends.
@@ -220,14 +251,14 @@ impl Line {
         match local::is_ours(&socket) {
             Ok(true) => Ok(socket),
             Ok(false) => Err(Some(format!(
-                "a process of another user listens on @{name}, where their supervisor is to be: nothing is run until it is ended"
+                "a process of another user, or of a container, listens on @{name}, where their supervisor is to be: nothing is run until it is ended"
             ))),
             Err(fault) => Err(Some(format!("cannot see who listens on @{name}: {fault}"))),
         }
     }
 
     /// Carries what is asked and told, until the connection breaks.
-    fn talk(&self, mut socket: UnixStream) -> Over {
+    fn talk(&mut self, mut socket: UnixStream) -> Over {
         let broken = |fault: std::io::Error| Over::Broken(format!("the line to their supervisor broke: {fault}"));
         if let Err(fault) = socket.set_nonblocking(true) {
             return broken(fault);
@@ -245,7 +276,9 @@ impl Line {
                     self.socket_name
                 ));
             }
-            self.queue().drain(..).for_each(|ask| frame::put(&mut outgoing, json::encode(&ask).as_bytes()));
+            if silent_until.is_none() {
+                self.take_asked(&mut outgoing);
+            }
             while !outgoing.is_empty() {
                 match socket.write(&outgoing) {
                     Ok(count) => drop(outgoing.drain(..count)),
@@ -261,7 +294,9 @@ impl Line {
             );
             if ready[0] {
                 // What was asked before the end goes out, as far as a supervisor that reads takes it.
-                self.queue().drain(..).for_each(|ask| frame::put(&mut outgoing, json::encode(&ask).as_bytes()));
+                if silent_until.is_none() {
+                    self.take_asked(&mut outgoing);
+                }
                 let _rest = socket
                     .set_nonblocking(false)
                     .and_then(|()| socket.set_write_timeout(Some(FAREWELL)))
@@ -284,13 +319,15 @@ impl Line {
                     Ok(Some(text)) => json::decode::<Tell>(&text).map_err(|fault| fault.to_string()),
                     Err(fault) => Err(fault),
                 };
-                silent_until = None;
-                let message = match told {
-                    Ok(Tell::All(states)) => Message::Supervised { states, complete: true },
-                    Ok(Tell::Changed(states)) => Message::Supervised { states, complete: false },
+                let sent = match told {
+                    Ok(Tell::All(states)) => {
+                        silent_until = None;
+                        self.tell_all(states)
+                    }
+                    Ok(Tell::Changed(states)) => self.tell.send(Message::Supervised { states, complete: None }),
                     Err(fault) => return Over::Broken(format!("their supervisor tells what makes no sense: {fault}")),
                 };
-                if self.tell.send(message).is_err() {
+                if sent.is_err() {
                     return Over::Stop;
                 }
             }
@@ -304,4 +341,113 @@ fn detached(argv: &[String]) -> Vec<String> {
     let mut whole = crate::runner::executor::scope::own_scope("hakuriver-supervisor");
     whole.extend(argv.iter().cloned());
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::sys::file::Scratch;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A line, and what it takes for its supervisor.
+    struct Ends {
+        line: Supervisor,
+        messages: Receiver<Message>,
+        listener: UnixListener,
+        stop: Stop,
+        _folder: Scratch,
+    }
+
+    impl Ends {
+        fn new() -> Self {
+            let owner = Owner { cluster: crate::sys::random::hex(8), node: "test".to_owned() };
+            let listener = local::listen(&socket_name(&owner.cluster, &owner.node)).expect("the name is free");
+            let (folder, (tell, messages), stop) = (Scratch::new(), channel(), Stop::new());
+            let line = Supervisor::open(&owner, folder.path(), Path::new("/nowhere"), tell, &stop).expect("it opens");
+            Self { line, messages, listener, stop, _folder: folder }
+        }
+
+        /// The next connection, whose first words were heard.
+        fn accept(&self) -> UnixStream {
+            let end = Some(Instant::now() + SOON);
+            assert!(local::ready(&[(self.listener.as_fd(), Interest::Read)], end)[0], "nobody comes");
+            let (mut socket, _) = self.listener.accept().expect("it has come");
+            socket.set_read_timeout(Some(SOON)).expect("it can be set");
+            assert!(matches!(hear(&mut socket), Ask::Hello(_)));
+            socket
+        }
+
+        /// What is told next of all that there is: its number, and the tasks.
+        fn whole(&self) -> (u64, Vec<u64>) {
+            loop {
+                if let Message::Supervised { states, complete: Some(time) } =
+                    self.messages.recv_timeout(SOON).expect("it comes")
+                {
+                    return (time, states.iter().map(|state| state.task).collect());
+                }
+            }
+        }
+
+        fn start(&self, task: u64) {
+            self.line.start(Start { task, ..Start::default() });
+        }
+    }
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.stop.set();
+        }
+    }
+
+    fn hear(socket: &mut UnixStream) -> Ask {
+        let mut length = [0; 4];
+        socket.read_exact(&mut length).expect("it comes");
+        let mut text = vec![0; u32::from_le_bytes(length) as usize];
+        socket.read_exact(&mut text).expect("it comes");
+        json::decode(&text).expect("it makes sense")
+    }
+
+    fn tell_all(socket: &mut UnixStream, tasks: &[u64]) {
+        let states = tasks.iter().map(|task| TaskState { task: *task, ..TaskState::default() }).collect();
+        let mut frame = Vec::new();
+        frame::put(&mut frame, json::encode(&Tell::All(states)).as_bytes());
+        socket.write_all(&frame).expect("it is heard");
+    }
+
+    #[test]
+    fn one_without_a_journal_is_sought_again_when_the_line_breaks() {
+        let ends = Ends::new();
+        let mut socket = ends.accept();
+        tell_all(&mut socket, &[7]);
+        assert_eq!(ends.whole(), (1, vec![7]));
+        drop(socket);
+        let mut socket = ends.accept();
+        tell_all(&mut socket, &[7]);
+        assert_eq!(ends.whole(), (2, vec![7]), "its tasks are not taken for lost");
+    }
+
+    #[test]
+    fn what_was_asked_before_all_was_heard_is_dropped() {
+        let ends = Ends::new();
+        let mut socket = ends.accept();
+        ends.start(1);
+        tell_all(&mut socket, &[]);
+        assert_eq!(ends.whole(), (1, vec![]));
+        assert!(matches!(hear(&mut socket), Ask::Start(start) if start.task == 1), "nothing was heard before that");
+        ends.line.heard(1);
+        drop(socket);
+        while !matches!(ends.messages.recv_timeout(SOON), Ok(Message::Unsupervised(_))) {}
+        ends.start(2);
+        let mut socket = ends.accept();
+        tell_all(&mut socket, &[]);
+        assert_eq!(ends.whole(), (2, vec![]));
+        ends.start(3);
+        ends.line.heard(2);
+        ends.start(4);
+        assert!(matches!(hear(&mut socket), Ask::Start(start) if start.task == 4), "the others may be asked again");
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Agent;
-use super::task::{Asked, Kind, OFTEN, Task, gives_way, kind, own_job};
+use super::task::{Asked, Kind, OFTEN, Task, gives_way, has_to_wait, kind, own_job};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::reconcile::{Action, Desired, action};
 use crate::runner::observed::{Absent, absent};
@@ -90,8 +90,7 @@ impl Agent {
             }
             return;
         }
-        // A stop is not put off: what failed before it has no say.
-        if task.not_before.is_some_and(|then| then > Instant::now()) && kind(&job) != Kind::End {
+        if has_to_wait(task, kind(&job), Instant::now()) {
             return;
         }
         self.start(id, job);
@@ -127,12 +126,9 @@ impl Agent {
             while task.deaths.front().is_some_and(|death| now.duration_since(*death) > OFTEN) {
                 task.deaths.pop_front();
             }
-            let due = task.look.is_some_and(|look| look <= now);
+            let due = task.look.take_if(|look| *look <= now).is_some();
             let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
             let job = own_job(task, wanted, due, now);
-            if due {
-                task.look = None;
-            }
             if matches!(job, Some(Job::GiveUp)) {
                 task.deaths.clear();
             }

@@ -124,11 +124,14 @@ impl Agent {
     }
 
     /// What the supervisor has.
-    pub(super) fn supervised(&mut self, states: Vec<TaskState>, complete: bool) {
+    pub(super) fn supervised(&mut self, states: Vec<TaskState>, complete: Option<u64>) {
+        if let Some(time) = complete {
+            self.supervisor.heard(time);
+        }
         let told: BTreeSet<(TaskId, Attempt)> =
             states.iter().map(|state| (TaskId::from_u64(state.task), Attempt(state.attempt))).collect();
         states.into_iter().for_each(|state| self.supervised_state(state));
-        if !complete {
+        if complete.is_none() {
             return;
         }
         self.unsupervised = None;

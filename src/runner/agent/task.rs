@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::AGAIN;
 use crate::domain::reconcile::{self, Had};
 use crate::domain::state::Want;
 use crate::runner::executor::docker_parse::{Container, ContainerState};
@@ -114,7 +115,10 @@ impl Task {
 }
 
 /// What follows from a task itself, whatever else the list says of it. `due`: it is time to look at its container.
-pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Instant) -> Option<Job> {
+///
+/// A death is told once: a container that somebody has started again lives after it. Where the job came to nothing, a look a while
+/// later finds the truth.
+pub(super) fn own_job(task: &mut Task, wanted: Option<&Wanted>, due: bool, now: Instant) -> Option<Job> {
     match &task.record.phase {
         Phase::Ended(_) => None,
         _ if task.record.supervised => None,
@@ -125,8 +129,11 @@ pub(super) fn own_job(task: &Task, wanted: Option<&Wanted>, due: bool, now: Inst
             let wanted = wanted.filter(|wanted| wanted.attempt == task.record.attempt && wanted.want != Want::Stop)?;
             Some(Job::Start(Box::new(wanted.order.clone())))
         }
-        Phase::Running { .. } | Phase::Paused if task.record.is_command() => match task.death {
-            Some(death) => Some(Job::Finish(death)),
+        Phase::Running { .. } | Phase::Paused if task.record.is_command() => match task.death.take() {
+            Some(death) => {
+                task.look = Some(now + AGAIN);
+                Some(Job::Finish(death))
+            }
             None => due.then_some(Job::Look { patience_over: false }),
         },
         Phase::Running { .. } | Phase::Paused if task.deaths.len() >= DEATHS => Some(Job::GiveUp),
@@ -156,6 +163,22 @@ pub(super) fn gives_way(running: Kind, wanted: Kind) -> bool {
         // It may be waiting for a server that is to be frozen, or for Docker in order to do the opposite.
         (Kind::Look, _) => true,
         (Kind::Pause | Kind::Resume, _) => running != wanted,
+    }
+}
+
+/// Whether an operation that is wanted waits for a while: another one has failed, or its container is to be looked at first, which
+/// may not be there to be frozen. A stop is not put off: what failed before it has no say.
+pub(super) fn has_to_wait(task: &Task, wanted: Kind, now: Instant) -> bool {
+    let is_due = task.look.is_some_and(|look| look <= now);
+    wanted != Kind::End && (is_due || task.not_before.is_some_and(|then| then > now))
+}
+
+/// Whether an operation has ended without that for which it was: then it is not tried again at once.
+pub(super) fn fell_short(kind: Kind, phase: &Phase) -> bool {
+    match kind {
+        Kind::Pause => matches!(phase, Phase::Running { .. }),
+        Kind::Resume => *phase == Phase::Paused,
+        Kind::Start | Kind::Look | Kind::End => false,
     }
 }
 

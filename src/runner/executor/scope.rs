@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nanoserde::{DeJson, SerJson};
@@ -33,6 +33,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The scope's name.
 pub fn unit_name(task: u64) -> String {
     format!("hakuriver-task-{task}.scope")
+}
+
+/// The folder of its control group, below the top of version 2's hierarchy.
+pub fn folder(task: u64) -> PathBuf {
+    let (uid, _) = process::user_and_group();
+    let top = if Manager::here().user { user_folder(uid) } else { PathBuf::new() };
+    top.join(SLICE).join(unit_name(task))
+}
+
+/// The folder of a user's own systemd.
+fn user_folder(uid: u32) -> PathBuf {
+    PathBuf::from(format!("user.slice/user-{uid}.slice/user@{uid}.service"))
 }
 
 /// Whose systemd, and what it can do.
@@ -125,7 +137,7 @@ pub fn is_available() -> bool {
 pub fn limits_memory() -> bool {
     let manager = Manager::here();
     let (uid, _) = process::user_and_group();
-    let file = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
+    let file = Path::new("/sys/fs/cgroup").join(user_folder(uid)).join("cgroup.controllers");
     let has_memory = |text: String| text.split_whitespace().any(|name| name == "memory");
     manager.user && manager.unified && fs::read_to_string(file).is_ok_and(has_memory)
 }

@@ -185,6 +185,14 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// The group at `path` below the top of version 2's hierarchy, if it is there: one that systemd has made, and will remove.
+    pub fn of_systemd(&self, path: &Path) -> Option<Group> {
+        let table = Table::read(&self.root);
+        let mount = table.mounts.iter().find(|mount| mount.unified)?;
+        let place = Place { version: Version::V2, path: mount.point.join(path) };
+        place.path.is_dir().then(|| Group { freezer: Some(place), ..Group::default() })
+    }
+
     /// Groups of ours that are there, by name: what a supervisor that was killed has left.
     ///
     /// # Errors

@@ -60,35 +60,72 @@ fn a_start_that_was_interrupted_goes_on_while_it_is_wanted() {
         (None, "nothing"),
     ] {
         let text = want.as_ref().map(|wanted| (wanted.attempt, wanted.want));
-        assert_eq!(word(own_job(&task(starting()), want.as_ref(), true, Instant::now())), expected, "{text:?}");
+        assert_eq!(word(own_job(&mut task(starting()), want.as_ref(), true, Instant::now())), expected, "{text:?}");
     }
 }
 
 #[test]
 fn a_stop_that_was_begun_is_finished_whatever_the_list_says() {
     for phase in [starting(), running(), Phase::Paused] {
-        let stopping = Task::new(Record { stopping: true, ..record(phase) });
+        let mut stopping = Task::new(Record { stopping: true, ..record(phase) });
         for want in [None, Some(wanted(2, Want::Run)), Some(wanted(2, Want::Stop))] {
-            assert_eq!(word(own_job(&stopping, want.as_ref(), false, Instant::now())), "stop");
+            assert_eq!(word(own_job(&mut stopping, want.as_ref(), false, Instant::now())), "stop");
         }
     }
-    let ended = Task::new(Record { stopping: true, ..record(Phase::Ended(Outcome::killed())) });
-    assert_eq!(word(own_job(&ended, None, true, Instant::now())), "nothing");
+    let mut ended = Task::new(Record { stopping: true, ..record(Phase::Ended(Outcome::killed())) });
+    assert_eq!(word(own_job(&mut ended, None, true, Instant::now())), "nothing");
 }
 
 #[test]
 fn a_container_is_looked_at_when_it_is_time_and_given_up_after_five_deaths() {
     let now = Instant::now();
     let mut task = task(running());
-    assert_eq!(word(own_job(&task, None, false, now)), "nothing");
-    assert_eq!(word(own_job(&task, None, true, now)), "look");
+    assert_eq!(word(own_job(&mut task, None, false, now)), "nothing");
+    assert_eq!(word(own_job(&mut task, None, true, now)), "look");
     task.between = Some(now);
-    assert_eq!(word(own_job(&task, None, true, now + PATIENCE)), "look");
-    assert_eq!(word(own_job(&task, None, true, now + PATIENCE + Duration::from_secs(1))), "last look");
+    assert_eq!(word(own_job(&mut task, None, true, now + PATIENCE)), "look");
+    assert_eq!(word(own_job(&mut task, None, true, now + PATIENCE + Duration::from_secs(1))), "last look");
     task.deaths = std::iter::repeat_n(now, DEATHS - 1).collect();
-    assert_eq!(word(own_job(&task, None, true, now)), "look");
+    assert_eq!(word(own_job(&mut task, None, true, now)), "look");
     task.deaths.push_back(now);
-    assert_eq!(word(own_job(&task, None, false, now)), "give up");
+    assert_eq!(word(own_job(&mut task, None, false, now)), "give up");
+}
+
+#[test]
+fn the_death_of_a_command_that_was_started_again_is_told_once() {
+    let now = Instant::now();
+    let mut task = task(running());
+    COMMAND.clone_into(&mut task.record.kind);
+    task.death = Some(Death { code: 137, at_ms: None });
+    assert_eq!(word(own_job(&mut task, None, false, now)), "finish");
+    assert_eq!(word(own_job(&mut task, None, false, now)), "nothing", "it would be asked of Docker without end");
+    assert_eq!(task.look, Some(now + AGAIN), "what could not be seen is looked at again");
+}
+
+#[test]
+fn what_cannot_be_frozen_is_looked_at_before_it_is_tried_again() {
+    let (now, soon) = (Instant::now(), Instant::now() + AGAIN);
+    for (look, not_before, wanted, expected) in [
+        (None, None, Kind::Pause, false),
+        (Some(soon), None, Kind::Pause, false),
+        (Some(now), None, Kind::Pause, true),
+        (None, Some(soon), Kind::Resume, true),
+        (None, Some(now), Kind::Resume, false),
+        (Some(now), Some(soon), Kind::End, false),
+    ] {
+        let task = Task { look, not_before, ..task(running()) };
+        assert_eq!(has_to_wait(&task, wanted, now), expected, "{look:?} {not_before:?} {wanted:?}");
+    }
+    for (kind, phase, expected) in [
+        (Kind::Pause, running(), true),
+        (Kind::Pause, Phase::Paused, false),
+        (Kind::Pause, Phase::Ended(Outcome::killed()), false),
+        (Kind::Resume, Phase::Paused, true),
+        (Kind::Resume, running(), false),
+        (Kind::Look, running(), false),
+    ] {
+        assert_eq!(fell_short(kind, &phase), expected, "{kind:?} {phase:?}");
+    }
 }
 
 #[test]

@@ -3,10 +3,36 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use crate::api::json;
 use crate::runner::supervise::frame;
 use crate::runner::supervise::protocol::{Ask, Tell};
+
+/// How often strangers are told of: whoever may not connect may do so in a loop, and is not to fill our disk.
+const PACE: Duration = Duration::from_secs(600);
+
+/// Those that were sent away.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Strangers {
+    /// One more; the answer is for the log.
+    pub(super) fn note(&mut self, now: Instant) -> Option<String> {
+        self.since += 1;
+        if self.told.is_some_and(|told| now.duration_since(told) < PACE) {
+            return None;
+        }
+        self.told = Some(now);
+        let count = std::mem::take(&mut self.since);
+        Some(format!(
+            "a process of another user, or of a container, has connected, and is sent away ({count} since the last time)"
+        ))
+    }
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -98,5 +124,18 @@ impl Conn {
         }
         self.outgoing.clear();
         self.sent = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_told_of_now_and_then() {
+        let (mut strangers, now) = (Strangers::default(), Instant::now());
+        assert!(strangers.note(now).is_some_and(|text| text.contains("(1 since")));
+        assert!((0..1_000).all(|_| strangers.note(now + PACE / 2).is_none()));
+        assert!(strangers.note(now + PACE).is_some_and(|text| text.contains("(1001 since")));
     }
 }

@@ -181,6 +181,7 @@ impl Journal {
         self.take(anew);
         self.pending.clear();
         self.is_due = false;
+        self.failing = false;
         Ok(())
     }
 
@@ -360,8 +361,9 @@ mod tests {
         fs::remove_dir_all(scratch.path().join(FOLDER)).expect("it is there");
         assert!(!journal.is_at(scratch.path()) && !is_there(scratch.path()));
         let all = [state(7, "running")];
+        journal.failing = true;
         journal.move_to(scratch.path(), all.iter()).expect("it can be made");
-        assert!(journal.is_at(scratch.path()));
+        assert!(journal.is_at(scratch.path()) && journal.is_well(), "the disk takes something again");
         let (_, found) = Journal::open(scratch.path(), "b").expect("it can be read");
         assert_eq!(phases(&found), [(7, "running")]);
     }

@@ -6,6 +6,7 @@
 
 mod conn;
 pub mod journal;
+mod left;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +21,7 @@ use crate::sys::children::{Children, Gone};
 use crate::sys::local::{self, Interest};
 use crate::sys::process::Detached;
 use crate::{error, info, warning};
-use conn::Conn;
+use conn::{Conn, Strangers};
 use journal::Journal;
 use task::Task;
 
@@ -40,8 +41,6 @@ const FIRST_RUNNER: Duration = Duration::from_secs(30);
 const STARTS: usize = 16;
 /// How often what is left of a task is looked at, where nobody tells.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long what an earlier supervisor has left may take to end: what hangs in the kernel does not hold up the rest.
-const LEFT_OVER: Duration = Duration::from_secs(5);
 /// The group that the supervisor itself is in.
 const OWN_GROUP: &str = "supervisor";
 
@@ -66,6 +65,7 @@ struct Node {
     /// The connection has not heard of all yet.
     owes_all: bool,
     conn: Option<Conn>,
+    strangers: Strangers,
 }
 
 /// The process: leaves its caller, and serves.
@@ -123,6 +123,7 @@ fn begin(place: Place) -> Result<(Node, UnixListener, Option<Group>), String> {
         changed: BTreeSet::new(),
         owes_all: false,
         conn: None,
+        strangers: Strangers::default(),
         place,
     };
     node.take_over(found);
@@ -147,13 +148,10 @@ fn leave(group: &Group) {
 impl Node {
     /// What an earlier supervisor has left: it was killed, or the machine was started anew.
     fn take_over(&mut self, found: journal::Found) {
-        let left = self.cgroups.left_over().unwrap_or_else(|fault| {
-            warning!("what an earlier supervisor has left cannot be listed: {fault}");
-            Vec::new()
-        });
-        end_left_over(left.into_iter().filter(|(name, _)| process::of_group_name(name).is_some()).collect());
         // A journal without a readable header says nothing of the machine's start.
         let is_same_boot = found.boot_id.is_empty() || found.boot_id == self.place.boot_id;
+        let lived = found.tasks.values().filter(|state| is_same_boot && state.end.is_none());
+        left::end(left::found(&self.cgroups, lived));
         let fault = if is_same_boot {
             "result unknown: the supervisor of this node's tasks was killed, and they were ended"
         } else {
@@ -247,7 +245,11 @@ impl Node {
                 self.owes_all = false;
                 self.changed.clear();
             }
-            Ok(None) => warning!("a process of another user has connected, and is sent away"),
+            Ok(None) => {
+                if let Some(text) = self.strangers.note(Instant::now()) {
+                    warning!("{text}");
+                }
+            }
             Err(fault) => warning!("a connection is given up: {fault}"),
         }
     }
@@ -388,33 +390,5 @@ impl Node {
             conn.tell(&Tell::Changed(changed.iter().filter_map(state).collect()));
         }
         self.conn.take_if(|conn| conn.is_over());
-    }
-}
-
-/// What a supervisor that was killed has left running: nobody knows its result any more. All of it is killed before any of it is
-/// waited for, so that a thousand tasks take no longer than one.
-fn end_left_over(mut left: Vec<(String, Group)>) {
-    let patience = Instant::now() + LEFT_OVER;
-    loop {
-        left.retain(|(name, group)| match group.remove() {
-            Ok(is_gone) => !is_gone,
-            Err(fault) => {
-                warning!("what is left of task {name}: {fault}");
-                false
-            }
-        });
-        if left.is_empty() {
-            return;
-        }
-        if Instant::now() >= patience {
-            return left.iter().for_each(|(name, _)| warning!("what is left of task {name} does not end"));
-        }
-        for (name, group) in &left {
-            if let Err(fault) = group.signal(crate::sys::process::SIGKILL) {
-                warning!("what is left of task {name} cannot be ended: {fault}");
-            }
-        }
-        // The kernel tells nobody of an empty group of version 1, and they are not our children.
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

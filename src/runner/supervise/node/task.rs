@@ -167,7 +167,7 @@ impl Task {
     }
 
     fn signal(&self, signal: i32) {
-        let done = match (&self.group, self.state.pid) {
+        let done = match (&self.group, self.main_pid()) {
             (Some(group), _) => group.signal(signal),
             (None, Some(pid)) => process::signal_task(pid, &self.mark(), signal),
             (None, None) => Ok(()),
@@ -175,6 +175,11 @@ impl Task {
         if let Err(fault) = done {
             crate::warning!("task {}: {fault}", self.state.task);
         }
+    }
+
+    /// Its main process; 0, which is no process, once that was waited for: its number is anybody's then.
+    fn main_pid(&self) -> Option<u32> {
+        self.state.pid.map(|pid| if self.main.is_some() { 0 } else { pid })
     }
 
     /// What stands in the environment of every process of it.
@@ -219,7 +224,7 @@ impl Task {
     /// If nothing of it lives any more, that is its end: true.
     pub(super) fn try_end(&mut self, now: Instant) -> bool {
         let Some(main) = self.main.filter(|_| !self.has_ended()) else { return false };
-        let gone = match (&self.group, self.state.pid) {
+        let gone = match (&self.group, self.main_pid()) {
             (Some(group), _) => {
                 // While the group is there: its record goes with it.
                 self.oom |= group.oom_kills().is_ok_and(|count| count > 0);
@@ -261,5 +266,29 @@ impl Task {
         self.state.end = Some(end);
         self.start = None;
         self.group = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_used_again_is_not_the_tasks() {
+        let mut other = std::process::Command::new("sleep").arg("1000").spawn().expect("it can be started");
+        let state = TaskState {
+            task: u64::from(other.id()) << 32,
+            pid: Some(other.id()),
+            phase: "running".to_owned(),
+            ..TaskState::default()
+        };
+        let mut task = Task::known(state);
+        task.main_ended(Gone { pid: other.id(), code: 0, signal: None });
+        task.signal(process::SIGKILL);
+        let has_ended = task.try_end(Instant::now());
+        let lives = other.try_wait().expect("it is ours").is_none();
+        other.kill().expect("it is ours");
+        other.wait().expect("it is ours");
+        assert!(has_ended && lives, "ended: {has_ended}, the other lives: {lives}");
     }
 }
