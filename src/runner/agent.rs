@@ -20,6 +20,7 @@ use super::observed::{Absent, Outbox, row};
 use super::order::Wanted;
 use super::output::Outputs;
 use super::record::Record;
+use super::revisions::Revisions;
 use super::supervisor::Supervisor;
 use super::work::{Job, Work};
 use crate::domain::ids::{Attempt, TaskId};
@@ -49,6 +50,7 @@ pub struct Agent {
     /// Those that wait here for their cores, in the order of their ids.
     line: BTreeSet<TaskId>,
     home: Arc<Home>,
+    revisions: Revisions,
     supervisor: Supervisor,
     outputs: Arc<Outputs>,
     /// The supervisor has told all that it has, since this process started.
@@ -81,6 +83,7 @@ impl Agent {
         let mut tasks = Tasks::default();
         found.records.into_iter().for_each(|record| tasks.insert(Task::new(record)));
         let mut agent = Self {
+            revisions: Revisions::open(home.folder()),
             home,
             supervisor,
             outputs,

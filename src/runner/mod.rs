@@ -29,6 +29,7 @@ pub mod order;
 pub mod outcome;
 pub mod output;
 pub mod record;
+pub mod revisions;
 mod run;
 pub mod shells;
 pub mod storage;

@@ -12,7 +12,7 @@ use crate::runner::judge::{Verdict, is_odd, judge};
 use crate::runner::message::Message;
 use crate::runner::record::Phase;
 use crate::runner::work::{Death, Job};
-use crate::sys::{clock, thread};
+use crate::sys::thread;
 use crate::{info, warning};
 
 /// After a death, the start that follows is waited for; if none comes, this long until a look.
@@ -64,7 +64,7 @@ impl Agent {
 
     /// A container whose record was lost: the record is made again from what Docker knows.
     pub(super) fn adopt(&mut self, container: &Container) {
-        let record = rebuilt(container, &self.node.boot_id, clock::unix_ms());
+        let record = rebuilt(container, &self.node.boot_id, self.revisions.now());
         info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
         if let Err(fault) = self.node.records.save(&record) {
             warning!("task {}: {fault}", record.task);

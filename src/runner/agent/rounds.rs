@@ -10,7 +10,6 @@ use crate::runner::observed::{Absent, absent};
 use crate::runner::order::{Order, Wanted};
 use crate::runner::record::Record;
 use crate::runner::work::Job;
-use crate::sys::clock;
 use crate::{info, warning};
 
 impl Agent {
@@ -148,7 +147,7 @@ impl Agent {
                     if why == Absent::Gone {
                         info!("task {id} is to be stopped, and is not here");
                     }
-                    self.outbox.put(id, absent(id, attempt, clock::unix_ms(), why));
+                    self.outbox.put(id, absent(id, attempt, self.revisions.now(), why));
                 }
             }
             None => {

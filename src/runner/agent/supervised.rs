@@ -38,9 +38,9 @@ impl Agent {
         self.tasks.insert(Task::new(record));
     }
 
-    fn supervised_record(&self, id: TaskId, attempt: Attempt) -> Record {
+    fn supervised_record(&mut self, id: TaskId, attempt: Attempt) -> Record {
         // No record on disk remembers what was told of it before: so its first revision is later than any of those.
-        let rev = clock::unix_ms();
+        let rev = self.revisions.now();
         Record { supervised: true, rev, ..Record::new(id, attempt, COMMAND, &self.node.boot_id) }
     }
 

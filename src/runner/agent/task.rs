@@ -183,7 +183,7 @@ pub(super) fn fell_short(kind: Kind, phase: &Phase) -> bool {
 }
 
 /// A record made from a container. Its revision is later than any that the lost record can have had.
-pub(super) fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Record {
+pub(super) fn rebuilt(container: &Container, boot_id: &str, rev: u64) -> Record {
     // Docker restarts a VPS, so it was running once: that policy is set only then. A command's container runs at once.
     let ran = container.restarts || (container.labels.kind == COMMAND && container.started_at.is_some());
     let phase = match container.state {
@@ -192,7 +192,7 @@ pub(super) fn rebuilt(container: &Container, boot_id: &str, unix_ms: u64) -> Rec
         _ => Phase::Starting { progress: Some("found again after its record was lost".to_owned()) },
     };
     Record {
-        rev: unix_ms,
+        rev,
         phase,
         launched: true,
         container: Some(container.id.clone()),
