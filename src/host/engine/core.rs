@@ -240,7 +240,8 @@ impl Core {
                         changes.start_over();
                         changes
                     },
-                    present: old.present && old.record.session == record.session,
+                    // An inventory that could not be stored was not heard.
+                    present: old.present && old.record.session == record.session && record.inventoried,
                     record: Arc::new(record),
                     ..old
                 },

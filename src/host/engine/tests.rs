@@ -18,6 +18,7 @@ use crate::store::{EventFilter, Task};
 use super::super::view::Figures;
 use super::*;
 
+mod inventory;
 mod line;
 mod random;
 mod refusal;

@@ -1,0 +1,24 @@
+//! What is known of a node before, and without, its first complete inventory.
+
+use super::*;
+
+#[test]
+fn an_inventory_that_could_not_be_stored_opens_no_node() {
+    let mut bench = Bench::new();
+    let session = bench.register("n1", "instance1", "machine1").expect("registered").session;
+    bench.beat("n1", &session).expect("heartbeat");
+    bench.core().store.limit_growth(0);
+    let large = TaskSpec { env: [EnvVar::new("A", &"x".repeat(200_000)).expect("variable")].into(), ..command(1) };
+    let (submit, _answer) = submission(large, None);
+    let (reply, inventory) = mpsc::sync_channel(1);
+    let snapshot = Snapshot { session: session.clone(), complete: true, tasks: Vec::new() };
+    bench.turn(vec![Action::Observed("n1".parse().expect("name"), snapshot, reply), submit]);
+    assert_eq!(inventory.try_recv().expect("answered").expect_err("not stored").status, 503);
+    bench.core().store.limit_growth(10_000);
+    bench.pass(Duration::from_secs(2));
+    let id = bench.submit(command(1)).expect("accepted");
+    assert_eq!(bench.state(id), State::Pending, "nobody has said what that node has");
+    bench.observe("n1", &session, true, Vec::new());
+    let task = bench.task(id);
+    assert_eq!((task.standing.state, task.standing.attempt), (State::Assigning, Attempt::FIRST));
+}
