@@ -130,7 +130,18 @@ fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
     })
 }
 
+/// Signals have 7 bits in a wait status (wait(2)).
+const SIGNALS: i32 = 127;
+/// More attempts than any task comes to: what is counted on from here must not run over.
+const ATTEMPTS: u32 = 1 << 30;
+
 fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
+    if task.exit_signal.is_some_and(|signal| !(1..=SIGNALS).contains(&signal)) {
+        return Err(wrong("exit_signal", &format!("a signal from 1 to {SIGNALS}")));
+    }
+    if task.attempt >= ATTEMPTS {
+        return Err(wrong("attempt", &format!("a number below {ATTEMPTS}")));
+    }
     let exit = Exit { code: task.exit_code, signal: task.exit_signal };
     let message = task.reason;
     let report = match (task.state.as_str(), message) {

@@ -181,6 +181,22 @@ fn a_stranger_s_body_is_not_waited_for() {
 }
 
 #[test]
+fn numbers_that_no_node_comes_to_are_refused_before_anything_counts_on_from_them() {
+    let host = Host::new();
+    let session = host.join();
+    let id = host.submit("").field("task_ids");
+    for (field, value) in [("attempt", "4294967295"), ("exit_signal", "2147483647"), ("exit_signal", "0")] {
+        let row = report(&id, 1, "failed", "");
+        let odd = row.replace("\"attempt\":1", "\"attempt\":A").replace("\"exit_signal\":null", "\"exit_signal\":S");
+        let (attempt, signal) = if field == "attempt" { (value, "null") } else { ("1", value) };
+        let odd = odd.replace(":A,", &format!(":{attempt},")).replace(":S,", &format!(":{signal},"));
+        let got = host.observe(&session, false, &odd);
+        assert!(got.status == 422 && got.body.contains(field), "{field} {value}: {got:?}");
+    }
+    assert_eq!(host.user("GET", &format!("/status/{id}"), "").field("status"), "assigning");
+}
+
+#[test]
 fn a_vps_from_submit_to_killed() {
     let host = Host::new();
     let session = host.join();
