@@ -98,6 +98,10 @@ impl Work {
                     Err(fault) => Err(over(fault.text)),
                 }
             }
+            // A command runs once, and this one was begun: what it came to went with its container.
+            ContainerState::Removing if self.record.is_command() && container.started_at.is_some() => {
+                Err(over("its container was removed behind our back while it started"))
+            }
             ContainerState::Removing => {
                 self.remove(Self::waiting)?;
                 self.record.container = None;
