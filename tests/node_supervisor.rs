@@ -246,8 +246,10 @@ fn a_forest_is_frozen_whole_and_ended_whole() {
     let cpu = |pids: &[u32]| pids.iter().map(|pid| ticks(*pid)).sum::<u64>();
     let pids = children();
     let before = cpu(&pids);
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(cpu(&pids), before, "a frozen loop uses no CPU");
+    wait::holds_for("a frozen loop uses no CPU", Duration::from_millis(300), || {
+        let now = cpu(&pids);
+        if now == before { Ok(()) } else { Err(format!("{before} ticks became {now}")) }
+    });
     line.supervisor.resume(Line::which(1));
     line.phase(1, "running");
     wait::until("it goes on", SOON, || if cpu(&pids) > before { Ok(()) } else { Err(format!("{before} ticks")) });
