@@ -33,6 +33,7 @@ mod host_output;
 mod hostile;
 mod image;
 mod network_faults;
+mod node_faults;
 mod seed_page;
 mod ssh;
 mod static_binary;

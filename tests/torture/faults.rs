@@ -43,6 +43,8 @@ pub struct World {
     pub node_disk: Mount,
     pub host_folder: PathBuf,
     pub node_folder: PathBuf,
+    /// Those that are still to come before any comes again.
+    pub deck: Vec<&'static Fault>,
     pub scratch: Cluster,
 }
 
@@ -65,7 +67,7 @@ const fn costly(name: &'static str, act: fn(&mut World, &mut Rng)) -> Fault {
 }
 
 /// Every one of them.
-pub const FAULTS: [Fault; 30] = [
+pub static FAULTS: [Fault; 30] = [
     fault("Host killed", |world, rng| {
         world.cluster.kill9("host");
         pause(rng, SHORT);

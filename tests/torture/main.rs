@@ -171,6 +171,7 @@ impl World {
             node_disk,
             host_folder,
             node_folder,
+            deck: Vec::new(),
             scratch,
         };
         for node in NODES {
@@ -187,7 +188,10 @@ impl World {
             if Instant::now() >= end {
                 break;
             }
-            let fault = rng.pick(&FAULTS);
+            let fault = self.deck.pop().unwrap_or_else(|| {
+                self.deck = rng.shuffled(&FAULTS);
+                self.deck.pop().expect("there are faults")
+            });
             eprintln!("torture: {}", fault.name);
             costs_results |= fault.costs_results;
             costs_output |= fault.costs_output;

@@ -29,6 +29,14 @@ impl Rng {
         &all[self.below(all.len())]
     }
 
+    pub fn shuffled<'a, T>(&mut self, all: &'a [T]) -> Vec<&'a T> {
+        let mut deck: Vec<&T> = all.iter().collect();
+        for at in (1..deck.len()).rev() {
+            deck.swap(at, self.below(at + 1));
+        }
+        deck
+    }
+
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.next() % (to - from))
     }
