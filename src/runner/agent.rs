@@ -26,7 +26,7 @@ use crate::domain::ids::{Attempt, TaskId};
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
 use crate::warning;
-use task::{Running, Task, fell_short, kind};
+use task::{Running, Task, fell_short, kind, takes_cores};
 use tasks::Tasks;
 
 /// When to look again at what is between two states, or could not be done.
@@ -212,6 +212,7 @@ impl Agent {
     /// An operation has ended.
     fn done(&mut self, record: Record, next: Next) {
         let id = record.task;
+        self.node.holdings.promise_over(id);
         if next == Next::Forgotten {
             self.outputs.forget(id, record.attempt);
             self.tasks.remove(id);
@@ -239,6 +240,9 @@ impl Agent {
     fn start(&mut self, id: TaskId, job: Job) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let running = Running { kind: kind(&job), cancel: Stop::new(), died: Stop::new() };
+        if takes_cores(&job) {
+            self.node.holdings.promise(id);
+        }
         let work = Work {
             node: Arc::clone(&self.node),
             record: task.record.clone(),
@@ -250,6 +254,7 @@ impl Agent {
         match thread::spawn("task", move || work.run(job)) {
             Ok(_) => task.running = Some(running),
             Err(fault) => {
+                self.node.holdings.promise_over(id);
                 warning!("task {id} has to wait: no thread can be started: {fault}");
                 task.not_before = Some(Instant::now() + AGAIN);
             }
