@@ -67,7 +67,8 @@ impl Agent {
     pub(super) fn adopt(&mut self, container: &Container) {
         let record = rebuilt(container, &self.node.boot_id, first_revision());
         info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
-        if let Err(fault) = self.node.records.save(&record) {
+        let kept = self.node.records.save(&record).and_then(|()| self.node.remake_mounts(&record));
+        if let Err(fault) = kept {
             warning!("task {}: {fault}", record.task);
         }
         self.hold(&record);
