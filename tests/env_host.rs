@@ -319,6 +319,18 @@ fn what_hakuriver_did_not_make_is_neither_shown_nor_touched_but_packed_when_name
 }
 
 #[test]
+fn a_container_that_docker_would_remove_is_not_stopped_to_be_packed() {
+    let cluster = host(None, "");
+    let env = Env::new(&cluster, "fleeting");
+    docker(&["run", "-d", "--rm", "--name", &env.name, BARE, "sleep", "600"]);
+    let reply = cluster.post(&format!("/docker/create_tar/{}", env.name), "{}");
+    let detail = refusal(&reply, 409);
+    assert!(detail.contains("--rm") && detail.contains("docker commit"), "{detail}");
+    assert_eq!(docker(&["inspect", "-f", "{{.State.Running}}", &env.name]), "true", "it runs as before");
+    assert_eq!((env.files(), owed(&cluster)), (Vec::new(), 0));
+}
+
+#[test]
 fn a_container_that_was_made_and_not_started_is_started_when_asked_for_again() {
     let cluster = host(None, "");
     let env = Env::new(&cluster, "half");

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Later than all times that are meant: JSON's numbers are exact up to here.
+const LATEST: u64 = 1 << 53;
+
 /// One version of an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
@@ -20,6 +23,13 @@ impl Archive {
         let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
         Some(Self { path, stamp, size: metadata.len(), modified })
+    }
+}
+
+impl Archive {
+    /// Its file has been removed since.
+    pub fn is_gone(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err_and(|fault| fault.kind() == std::io::ErrorKind::NotFound)
     }
 }
 
@@ -79,7 +89,9 @@ pub fn split(name: &str) -> Option<(String, u64)> {
 
 fn stamp_of(name: &str, env: &str) -> Option<u64> {
     let digits = name.strip_prefix(env)?.strip_prefix('-')?.strip_suffix(".tar")?;
-    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+    // A number that is written otherwise would name another file than it was read from.
+    let stamp: u64 = digits.parse().ok()?;
+    (stamp <= LATEST && stamp.to_string() == digits).then_some(stamp)
 }
 
 #[cfg(test)]
@@ -90,9 +102,19 @@ mod tests {
     #[test]
     fn the_newest_is_the_highest_number_not_the_youngest_file() {
         let scratch = Scratch::new();
-        for name in
-            ["x-100.tar", "x-99.tar", "x-y-500.tar", "x-.tar", "x-1e9.tar", "x-700.tar.tmp", ".x-800.tar", "z-3.tar"]
-        {
+        for name in [
+            "x-100.tar",
+            "x-99.tar",
+            "x-y-500.tar",
+            "x-.tar",
+            "x-1e9.tar",
+            "x-700.tar.tmp",
+            ".x-800.tar",
+            "z-3.tar",
+            "x-0900.tar",
+            "x-+901.tar",
+            "x-18446744073709551615.tar",
+        ] {
             fs::write(scratch.path().join(name), name).expect("it can be written");
         }
         assert_eq!(newest(scratch.path(), "x").map(|tar| tar.stamp), Some(100));

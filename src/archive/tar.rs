@@ -8,7 +8,9 @@ use super::ArchiveFault;
 /// Headers and contents fill whole blocks.
 pub(super) const BLOCK: u64 = 512;
 /// An image has tens of members; more than this is something else.
-const MOST: usize = 100_000;
+const MOST: usize = 10_000;
+/// Their names are those of digests; longer ones, in bytes, are something else too.
+const LONGEST_NAME: usize = 1 << 10;
 /// A header of further attributes (pax) is no longer.
 const LONGEST_ATTRIBUTES: u64 = 64 << 10;
 
@@ -101,6 +103,13 @@ impl Members {
     }
 
     fn add(&mut self, member: Member) -> Result<(), ArchiveFault> {
+        let link = match &member.kind {
+            Kind::Hard(target) | Kind::Symbolic(target) => target.len(),
+            Kind::File | Kind::Folder => 0,
+        };
+        if member.name.len().max(link) > LONGEST_NAME {
+            return Err(format!("it has a member whose name is longer than {LONGEST_NAME} bytes").into());
+        }
         // Later members of the same name would be other files to whoever unpacks it than to whoever looks it up.
         if member.kind != Kind::Folder && self.by_name.insert(member.name.clone(), self.all.len()).is_some() {
             return Err(format!("it has {:?} twice", member.name).into());

@@ -64,6 +64,14 @@ impl Environments {
             let text = format!("container '{name}' is that of task {task}, and no environment");
             return Err(ActFault::new(409, text));
         }
+        if found.removes_itself && matches!(found.state, State::Running | State::Paused) {
+            let text = format!(
+                "container '{name}' was started with --rm: Docker would remove it, with all that was set up in it, as soon as it is \
+                 stopped to be packed; keep it first: 'docker commit {name} IMAGE' on the Host, then \
+                 'hakuriver docker create-container IMAGE NAME'"
+            );
+            return Err(ActFault::new(409, text));
+        }
         // Two Hosts on one machine may have environments of one name.
         let working = tag.replace(":base", &format!(":packing-{}-", &self.cluster[..self.cluster.len().min(8)]));
         // The daemon ends a commit also when the one who asked for it was killed.

@@ -23,8 +23,6 @@ pub(super) fn versions(folder: &Path) -> io::Result<BTreeMap<EnvName, Vec<u64>>>
     }
     for versions in all.values_mut() {
         versions.sort_unstable_by(|a, b| b.cmp(a));
-        // `x-7.tar` and `x-07.tar` are two files of one version.
-        versions.dedup();
     }
     Ok(all)
 }

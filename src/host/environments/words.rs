@@ -44,6 +44,8 @@ pub(super) struct Found {
     labels: BTreeMap<String, String>,
     /// It runs our binary, so its entry point and command are ours, not its image's.
     pub(super) is_kept: bool,
+    /// Docker removes it when it ends (`--rm`).
+    pub(super) removes_itself: bool,
 }
 
 /// What a container does.
@@ -141,7 +143,7 @@ pub(super) fn listed(out: &[u8]) -> Vec<Listed> {
 
 const LOOK: &str = concat!(
     r#"{"id":{{json .Id}},"name":{{json .Name}},"image":{{json .Image}},"image_name":{{json .Config.Image}},"#,
-    r#""status":{{json .State.Status}},"labels":{{json .Config.Labels}},"path":{{json .Path}}}"#
+    r#""status":{{json .State.Status}},"labels":{{json .Config.Labels}},"path":{{json .Path}},"auto_remove":{{json .HostConfig.AutoRemove}}}"#
 );
 
 pub(super) fn look(name: &str) -> Vec<String> {
@@ -157,6 +159,7 @@ struct LookLine {
     status: String,
     labels: Option<BTreeMap<String, String>>,
     path: String,
+    auto_remove: bool,
 }
 
 /// None where Docker took the name for the beginning of another one's id.
@@ -179,6 +182,7 @@ pub(super) fn found(out: &[u8], name: &str) -> Result<Option<Found>, String> {
         state,
         labels: line.labels.unwrap_or_default(),
         is_kept: line.path == BINARY,
+        removes_itself: line.auto_remove,
     };
     Ok((line.name.trim_start_matches('/') == name).then_some(found))
 }

@@ -33,7 +33,7 @@ fn the_list_has_environments_alone() {
 
 #[test]
 fn a_container_is_known_by_its_whole_name_and_its_labels() {
-    let line = r#"{"id":"abc1","name":"/abc","image":"sha256:1","image_name":"debian:12","status":"running","labels":{"hakuriver.env":"abc","hakuriver.cluster":"c"},"path":"/.hakuriver/hakuriver"}"#;
+    let line = r#"{"id":"abc1","name":"/abc","image":"sha256:1","image_name":"debian:12","status":"running","labels":{"hakuriver.env":"abc","hakuriver.cluster":"c"},"path":"/.hakuriver/hakuriver","auto_remove":false}"#;
     let found_as = |line: &str, name: &str| found(line.as_bytes(), name).expect("it is read");
     let ours = found_as(line, "abc").expect("it is there");
     assert!(ours.is_kept && ours.is_environment("c", "abc") && ours.task().is_none());

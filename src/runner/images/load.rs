@@ -14,6 +14,9 @@ use crate::runner::executor::docker_parse::Complaint;
 use crate::sys::shutdown::Stop;
 use crate::{info, warning};
 
+/// What Docker says where its disk is full.
+const NO_ROOM: &str = "no space left on device";
+
 /// Why an archive gave no image.
 enum LoadFault {
     /// Docker was given it whole and undamaged, and has no image: it may take another one.
@@ -58,7 +61,11 @@ impl Images {
         let Some(archive) = &found.archive else { return self.fetched(found, lowest, &part, loading) };
         let unusable = |reason: &str| LoadFault::Final(found.unusable(reason));
         let mut reading =
-            Found::read(archive, &found.manifest.name, &part).map_err(|fault| unusable(&fault.to_string()))?;
+            Found::read(archive, &found.manifest.name, &part).map_err(|fault| match archive.is_gone() {
+                // A newer version has taken its place: whoever still waits looks for that one.
+                true => LoadFault::Final(ImageFault::Cancelled),
+                false => unusable(&fault.to_string()),
+            })?;
         let fed = self.feed(found, &mut reading, part.length(), loading);
         match reading.fault() {
             // Docker has complained of an end that came too soon.
@@ -93,6 +100,10 @@ impl Images {
         });
         let said = said.map_err(|fault| match fault.kind {
             Complaint::Down => LoadFault::Final(ImageFault::Docker(fault)),
+            // All of it would have even less room.
+            _ if fault.text.contains(NO_ROOM) => {
+                LoadFault::Final(found.unusable(&format!("Docker does not take it: {fault}")))
+            }
             _ => LoadFault::NotTaken(found.unusable(&format!("Docker does not take it: {fault}"))),
         })?;
         let docker = |fault: DockerFault| LoadFault::Final(of_docker(found, fault));

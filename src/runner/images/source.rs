@@ -121,9 +121,13 @@ impl Sources {
             })
         };
         let read = read.unwrap_or_else(|| Err("its file system does not answer".into()));
-        let manifest = read.map(Arc::new).map_err(|fault| {
-            let text = format!("the tarball {} cannot be used: {fault}", archive.path.display());
-            SourceFault::Unusable(ImageFault::Unusable(text))
+        let gone = archive.clone();
+        let manifest = read.map(Arc::new).map_err(|fault| match self.looks.at(move || gone.is_gone()) {
+            Some(true) => SourceFault::Unreachable(format!("{} was removed meanwhile", archive.path.display())),
+            _ => {
+                let text = format!("the tarball {} cannot be used: {fault}", archive.path.display());
+                SourceFault::Unusable(ImageFault::Unusable(text))
+            }
         })?;
         self.lock().insert(version, Arc::clone(&manifest));
         Ok(manifest)
