@@ -24,6 +24,8 @@ mod auth;
 mod bad_input;
 mod config;
 mod crash_phases;
+#[cfg(feature = "fault-points")]
+mod crash_walk;
 mod docker_faults;
 mod env_host;
 mod env_layers;
