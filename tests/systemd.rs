@@ -244,7 +244,7 @@ fn a_restart_of_the_runners_unit_leaves_a_vps_alive() {
 #[test]
 fn units_are_written_again_and_again_and_systemd_finds_no_fault() {
     let node = Node::new();
-    let dir = node.cluster.dir.join("a host of its own");
+    let dir = node.cluster.dir.join("a host's own 100% $dir");
     std::fs::create_dir(&dir).unwrap();
     let config = dir.join("config.toml");
     std::fs::write(&config, "[network]\nhost_port = 0\nhost_ssh_proxy_port = 0\n").unwrap();

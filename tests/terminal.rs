@@ -394,7 +394,7 @@ fn a_user_who_goes_is_missed_while_the_shell_takes_no_input() {
         thread::scope(|scope| {
             // More than all the buffers on the way hold.
             scope.spawn(|| tty.try_type_in(&vec![b'x'; 64 << 20]));
-            wait::until("nothing is taken any more", SOON, || tty.is_stuck());
+            tty.await_stuck(Duration::from_millis(1_500));
             tty.signal(Signal::SIGKILL);
             tty.leave();
         });
@@ -418,6 +418,66 @@ fn a_client_that_was_stopped_and_goes_on_takes_its_terminal_again() {
     tty.expect("end\r\n");
     tty.line("exit 4");
     assert_eq!(tty.end(), 4);
+}
+
+#[test]
+fn a_client_that_is_stopped_leaves_its_terminal_to_others_and_can_be_ended_there() {
+    let cluster = host_alone();
+    let environment = Environment::new(&cluster);
+    let client = cluster.cli_command(&["docker-shell", &environment.name]);
+    let words = std::iter::once(client.get_program()).chain(client.get_args());
+    let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let words = words.join(" ");
+    // A shell with jobs, which leaves the terminal as its jobs have left it.
+    let mut outer = Command::new("sh");
+    outer.arg("-i").env("PS1", "outer> ");
+    outer.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut tty = Tty::start(outer);
+    let is_plain = |tty: &Tty| {
+        tty.line("stty -a | tr ' ;' '\\n\\n' | grep -x -e icanon -e -icanon; echo do''ne");
+        tty.expect("\r\n");
+        let said = tty.expect("done\r\n");
+        assert!(said.ends_with("\nicanon\r\n") || said == "icanon\r\n", "{said:?}");
+    };
+    tty.expect("outer> ");
+    tty.line(&words);
+    tty.line("bind 'set enable-bracketed-paste off'");
+    tty.ready();
+    tty.line("printf '\\e[?1049h\\e[?25l'");
+    tty.expect("\x1b[?1049h\x1b[?25l");
+    let stop = || {
+        let of = tty.pid();
+        let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+        let pid = children.trim().parse().unwrap_or_else(|_| panic!("one child, not {children:?}"));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTSTP).unwrap();
+        tty.expect("\x1b[?1049l\x1b[?25h");
+        tty.expect("outer> ");
+    };
+    stop();
+    is_plain(&tty);
+    tty.line("fg");
+    tty.expect("\x1b[?1049h\x1b[?25l");
+    tty.line("echo in''side");
+    tty.expect("inside\r\n");
+    stop();
+    // The shell does not hear of its end at once, and tells until then how it was stopped (148, 149).
+    let end =
+        "kill -TERM %1; kill -CONT %1; s=148; while [ $s -gt 143 ]; do wait %1; s=$?; sleep 0.05; done; echo status $s";
+    tty.line(end);
+    tty.expect("status 143\r\n");
+    is_plain(&tty);
+    await_no_shell(&environment.name);
+    // Started where it has no terminal to read from.
+    tty.line(&format!("{words} &"));
+    wait::until("it is stopped", SOON, || {
+        tty.line("jobs; echo do''ne");
+        let said = tty.expect("done\r\n");
+        if said.contains("Stopped") { Ok(()) } else { Err(said) }
+    });
+    tty.line(end);
+    tty.expect("status 143\r\n");
+    tty.line("exit");
+    assert_eq!(tty.end(), 0);
 }
 
 /// A client of the test's own making, as those of 0.3 and the dashboard are.
@@ -477,6 +537,23 @@ fn clients_of_0_3_are_understood_and_garbage_ends_only_itself() {
     }
     await_no_shell(&environment.name);
     assert_eq!(http::call(cluster.api, "GET", "/healthz", None, None).status, 200);
+}
+
+#[test]
+fn a_size_that_comes_while_docker_begins_is_not_lost() {
+    let dir = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+    let wrapper = dir.dir.join("docker");
+    // As Docker's own client does for a moment, this one has its terminal and does not yet listen for another size.
+    let script = "#!/bin/sh\n[ \"$2\" = -it ] || exec docker \"$@\"\nsleep 0.7\ntrap 'stty size' WINCH\n\
+                  while :; do sleep 0.05; done\n";
+    env::write_script(&wrapper, script);
+    let settings = Settings { no_environment: true, docker_command: Some(wrapper), ..Settings::default() };
+    let mut cluster = Cluster::new(settings);
+    cluster.start_host();
+    let environment = Environment::new(&cluster);
+    let mut client = Client::open(&cluster, &environment.path());
+    client.0.send(r#"{"type": "resize", "rows": 11, "cols": 22}"#.to_owned()).unwrap();
+    client.until("11 22");
 }
 
 #[test]

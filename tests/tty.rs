@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -95,12 +95,18 @@ impl Tty {
         }
     }
 
-    /// Ok when no key was taken for a while.
-    pub fn is_stuck(&self) -> Result<(), String> {
-        let before = self.typed.load(Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(1_500));
-        let now = self.typed.load(Ordering::Relaxed);
-        if now == before && now > 0 { Ok(()) } else { Err(format!("{now} bytes taken")) }
+    /// Waits until some keys were taken, and then none for that long. (Nothing tells that a terminal takes no more but that it
+    /// does not.)
+    #[track_caller]
+    pub fn await_stuck(&self, quiet: Duration) {
+        let mut last = (0, Instant::now());
+        wait::until("no key is taken any more", SOON, || {
+            let taken = self.typed.load(Ordering::Relaxed);
+            if taken != last.0 {
+                last = (taken, Instant::now());
+            }
+            if taken > 0 && last.1.elapsed() >= quiet { Ok(()) } else { Err(format!("{taken} bytes taken")) }
+        });
     }
 
     /// Types no more, whether or not anybody takes it.

@@ -14,6 +14,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 
 use super::command::{CommandFault, cannot_start, exit_number, open_pidfd, prepare};
+use super::process::signal;
 use super::ready::{self, Interest};
 use super::shutdown::poll;
 
@@ -66,6 +67,14 @@ impl Terminal {
     /// The kernel refuses.
     pub fn resize(&self, rows: u16, cols: u16) -> io::Result<()> {
         set_size(self.master.as_fd(), rows, cols)
+    }
+
+    /// Tells the program once more that its terminal may have another size (SIGWINCH); one that is gone hears nothing.
+    pub fn tell_size_again(&self) {
+        // The child is ours and not waited for while `status` is None: its number is not another's.
+        if self.status.is_none() {
+            signal(self.child.id(), libc::SIGWINCH);
+        }
     }
 
     /// Reads what the program has written: None if there is nothing now, 0 bytes at its end.

@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 /// While it lives, every key reaches us as it is pressed, Ctrl-C too, and nothing is echoed. Dropped, the terminal is as before.
 #[derive(Debug)]
@@ -38,13 +39,48 @@ impl RawMode {
         // Now: waiting until all was written could take for ever.
         Ok(tcsetattr(&self.terminal, SetArg::TCSANOW, &raw)?)
     }
+
+    /// Sets the terminal as it was before, for as long as others have it.
+    pub fn put_right(&self) {
+        // In the background it is others' already, and who touched it would be stopped by the kernel, for ever.
+        if is_in_foreground() {
+            // A terminal that is gone needs nothing.
+            let _gone = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+        }
+    }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
-        let _gone = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+        self.put_right();
     }
+}
+
+/// Whether the terminal that stdin is listens to this process: a shell gives it to one job at a time. Also where it does not tell.
+pub fn is_in_foreground() -> bool {
+    tcgetpgrp(io::stdin()).map_or(true, |group| group == getpgrp())
+}
+
+/// Stops this process as the terminal's own key does, until somebody lets it go on: a shell then has its prompt back. Returns at
+/// once where nobody would (an orphaned process group, see setpgid(2)).
+///
+/// # Errors
+/// The kernel refuses.
+pub fn stop() -> io::Result<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTSTP);
+    // Ours is blocked: see [`Signals::begin`].
+    set.thread_unblock()?;
+    raise(Signal::SIGTSTP)?;
+    Ok(set.thread_block()?)
+}
+
+/// Where we are in the background, stops as whoever reads there: until `fg`. It can come back in the background all the same.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn await_foreground() -> io::Result<()> {
+    if is_in_foreground() { Ok(()) } else { Ok(raise(Signal::SIGTTIN)?) }
 }
 
 /// Rows and columns of the terminal that stdin is; None where it does not tell.
@@ -60,6 +96,8 @@ pub fn size() -> Option<(u16, u16)> {
 pub enum Signalled {
     /// The window has another size.
     Resized,
+    /// We are to stop, and others have the terminal meanwhile (SIGTSTP; the key for it goes to the shell).
+    Stop,
     /// We were stopped, and go on.
     Continued,
     /// We are to end: SIGTERM, SIGINT, SIGHUP or SIGQUIT, by its number.
@@ -77,16 +115,22 @@ impl Signals {
     /// The kernel has no descriptor left.
     pub fn begin() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in
-            [Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]
-        {
+        for signal in [
+            Signal::SIGWINCH,
+            Signal::SIGTSTP,
+            Signal::SIGCONT,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+        ] {
             set.add(signal);
         }
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// The next one; None if there is none now.
+    /// The next one; None if there is none now. The kernel gives those to end first, also where one of these makes us go on.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -96,6 +140,7 @@ impl Signals {
                 Ok(None) => Ok(None),
                 Ok(Some(info)) => Ok(Some(match i32::try_from(info.ssi_signo).expect("signal numbers are below 65") {
                     libc::SIGWINCH => Signalled::Resized,
+                    libc::SIGTSTP => Signalled::Stop,
                     libc::SIGCONT => Signalled::Continued,
                     other => Signalled::End(other),
                 })),
@@ -123,6 +168,7 @@ mod tests {
             assert_eq!(signals.next().expect("it can be read"), None);
             for (signal, expected) in [
                 (libc::SIGWINCH, Signalled::Resized),
+                (libc::SIGTSTP, Signalled::Stop),
                 (libc::SIGCONT, Signalled::Continued),
                 (libc::SIGTERM, Signalled::End(libc::SIGTERM)),
             ] {

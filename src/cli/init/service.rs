@@ -57,12 +57,15 @@ pub(super) fn run(args: &ServiceArgs, named: Option<&Path>) -> Result<(), Fault>
     let mut units = Vec::new();
     if host {
         let (config, file) = configuration(args.host_config.as_deref(), named)?;
-        let unit = Unit { program: program.clone(), config: file };
-        units.push((units::HOST, units::host(&unit, &writes(&config)), Some(writes(&config))));
+        let (unit, writes) = (Unit { program: program.clone(), config: file }, writes(&config));
+        units::check(&unit, &writes).map_err(Fault::Refused)?;
+        units.push((units::HOST, units::host(&unit, &writes), Some(writes)));
     }
     if runner {
         let (_, file) = configuration(args.runner_config.as_deref(), named)?;
-        units.push((units::RUNNER, units::runner(&Unit { program, config: file }), None));
+        let unit = Unit { program, config: file };
+        units::check(&unit, &Writes::default()).map_err(Fault::Refused)?;
+        units.push((units::RUNNER, units::runner(&unit), None));
     }
     let is_installed = args.output_dir.is_none() && process::is_root();
     let folder = match &args.output_dir {

@@ -47,11 +47,11 @@ pub(super) fn host(unit: &Unit, writes: &Writes) -> String {
          \n\
          NoNewPrivileges=yes\n\
          ProtectSystem=strict\n",
-        word(program),
+        path_word(program),
         word(config),
     );
     for folder in &writes.folders {
-        text.push_str(&format!("ReadWritePaths=-{}\n", word(folder)));
+        text.push_str(&format!("ReadWritePaths=-{}\n", path_word(folder)));
     }
     let has_own_tmp = [Path::new("/tmp"), Path::new("/var/tmp")]
         .iter()
@@ -113,13 +113,36 @@ pub(super) fn runner(unit: &Unit) -> String {
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n",
-        word(program),
+        path_word(program),
         word(config),
     )
 }
 
-/// A path as one word of a unit's line: systemd.syntax(7) for quotes, systemd.unit(5) for `%`, systemd.service(5) for `$`.
+/// Whether systemd can be told these paths at all.
+///
+/// # Errors
+/// Which one it cannot, and what to do.
+pub(super) fn check(unit: &Unit, writes: &Writes) -> Result<(), String> {
+    let is_told = |path: &Path| path.to_str().is_some_and(|text| !text.contains(char::is_control));
+    if let Some(path) = [&unit.program, &unit.config].into_iter().chain(&writes.folders).find(|path| !is_told(path)) {
+        return Err(format!("a unit cannot name {path:?}, which is not text or has control characters: rename it"));
+    }
+    // "Executable name contains special characters", says systemd, however they are written.
+    if unit.program.to_string_lossy().contains(['"', '\'', '\\']) {
+        let program = unit.program.display();
+        return Err(format!("systemd starts no program with quotes or a backslash in its path: move {program}"));
+    }
+    Ok(())
+}
+
+/// A path as one word of a unit's line that is a program's argument: there `$` begins a variable (systemd.service(5)).
 fn word(path: &Path) -> String {
+    path_word(path).replace('$', "$$")
+}
+
+/// A path as one word of a unit's line: systemd.syntax(7) for quotes, systemd.unit(5) for `%`. A `$` is itself, also in the path of
+/// the program that is started.
+fn path_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,=".contains(c);
     if text.chars().all(is_plain) {
@@ -129,9 +152,7 @@ fn word(path: &Path) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            '%' | '$' => quoted.extend([c, c]),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
+            '%' => quoted.extend([c, c]),
             c => quoted.push(c),
         }
     }
@@ -158,6 +179,31 @@ mod tests {
         ] {
             assert_eq!(word(Path::new(path)), expected);
         }
+        // Only in an argument is `$` doubled: elsewhere systemd would look for a path with two.
+        let text = host(&unit("/o$p/h", "/e$c"), &Writes { folders: vec!["/s$t %".into()] });
+        for line in ["ExecStart=\"/o$p/h\" host --config \"/e$$c\"", "ReadWritePaths=-\"/s$t %%\""] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_systemd_cannot_be_told_is_refused() {
+        let with = |program: &str, config: &str, folder: &str| {
+            check(&unit(program, config), &Writes { folders: vec![folder.into()] }).is_ok()
+        };
+        assert!(with("/opt/my $tools %/h", "/e\"t'c\\", "/s r\"v"));
+        for (program, config, folder) in [
+            ("/a\"b", "/c", "/d"),
+            ("/a'b", "/c", "/d"),
+            ("/a\\b", "/c", "/d"),
+            ("/a", "/c\n", "/d"),
+            ("/a", "/c", "/\t"),
+        ] {
+            assert!(!with(program, config, folder), "{program:?} {config:?} {folder:?}");
+        }
+        let bytes = std::os::unix::ffi::OsStrExt::from_bytes(b"/\xff");
+        let no_text = Unit { program: "/a".into(), config: PathBuf::from(<std::ffi::OsStr>::to_owned(bytes)) };
+        assert!(check(&no_text, &Writes::default()).is_err());
     }
 
     #[test]

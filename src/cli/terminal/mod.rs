@@ -27,6 +27,8 @@ pub(super) fn run(host: &Host, path: &str) -> Result<(), Fault> {
         return Err(Fault::Usage(text.to_owned()));
     }
     let cannot = |fault: io::Error| Fault::Refused(format!("cannot use this terminal: {fault}"));
+    // Started with '&', it waits for its terminal while a signal still ends it.
+    tty::await_foreground().map_err(cannot)?;
     let socket = connect(host, path, own_size())?;
     // From here on; until then Ctrl-C ends us as it ends any program.
     let signals = Signals::begin().map_err(cannot)?;

@@ -77,6 +77,18 @@ impl Modes {
         }
     }
 
+    /// What makes it again what it was before [`Self::undo`]; the program's own picture is not in it.
+    pub(super) fn again(&self) -> Vec<u8> {
+        let mut sequence: String = self.on.iter().map(|mode| format!("\x1b[?{mode}h")).collect();
+        if self.cursor_hidden {
+            sequence.push_str("\x1b[?25l");
+        }
+        if self.keypad {
+            sequence.push_str("\x1b=");
+        }
+        sequence.into_bytes()
+    }
+
     /// What puts the terminal back to rest; nothing where nothing was left.
     pub(super) fn undo(&self) -> Vec<u8> {
         let mut sequence = String::new();
@@ -124,6 +136,10 @@ mod tests {
             let single: Vec<&[u8]> = written.as_bytes().chunks(1).collect();
             assert_eq!(undo(&single), expected, "{written:?} in single bytes");
         }
+        let mut modes = Modes::default();
+        modes.watch(b"text \x1b[?1049;1000h\x1b[?25l\x1b= and more");
+        assert_eq!(String::from_utf8_lossy(&modes.again()).replace('\x1b', "^"), "^[?1049h^[?1000h^[?25l^=");
+        assert!(Modes::default().again().is_empty());
         assert_eq!(undo(&[b"\x1b[?", &[b'1'; 10_000], b"h\x1b[?2004h"]), "^[?2004l^[0m", "no length is too much");
     }
 }

@@ -12,7 +12,7 @@ use crate::api::terminal::{FromShell, ToShell, exit_code};
 use crate::domain::text_stream::TextStream;
 use crate::net::websocket::{Ending, Incoming, Socket};
 use crate::sys::ready::{self, Interest};
-use crate::sys::tty::{RawMode, Signalled, Signals};
+use crate::sys::tty::{self, RawMode, Signalled, Signals};
 
 /// How long the beginning of a character waits for its rest before it is sent as it is.
 const HALF_A_CHARACTER: Duration = Duration::from_millis(100);
@@ -53,6 +53,8 @@ struct Session<'a> {
     keys: File,
     error: Option<String>,
     in_line: bool,
+    /// On request, with the screen put right; others may have the terminal.
+    has_stopped: bool,
 }
 
 /// Carries until it is over, and puts the screen right.
@@ -60,10 +62,15 @@ pub(super) fn run(socket: Socket, signals: &Signals, raw: &RawMode) -> io::Resul
     let keys = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let screen = Screen::start()?;
     let modes = Modes::default();
-    let mut session = Session { socket, signals, raw, screen, modes, keys, error: None, in_line: false };
-    let over = session.carry()?;
-    let Session { mut socket, mut screen, modes, error, in_line, .. } = session;
-    screen.show(modes.undo());
+    let mut session =
+        Session { socket, signals, raw, screen, modes, keys, error: None, in_line: false, has_stopped: false };
+    let over = session.carry();
+    let Session { mut socket, mut screen, modes, error, in_line, has_stopped, .. } = session;
+    if !has_stopped {
+        screen.show(modes.undo());
+    }
+    // Also a fault of this machine leaves the screen as it should be.
+    let over = over.unwrap_or_else(|fault| Over::Lost(format!("this terminal cannot be used any more: {fault}")));
     let in_a_hurry = matches!(over, Over::Signal(_)).then_some(FAREWELL);
     let over = match screen.finish(signals, in_a_hurry)? {
         Some(signal) => Over::Signal(signal),
@@ -103,15 +110,23 @@ impl Session<'_> {
             // Only where it could be sent: else it would be due again and again.
             let half_until = half_since.filter(|_| typing).map(|since| since + HALF_A_CHARACTER);
             let [host, keys, _, _] = ready::wait(waited, Some(half_until.map_or(due, |half| half.min(due))));
+            let mut is_continued = false;
             while let Some(signalled) = self.signals.next()? {
                 match signalled {
                     Signalled::End(signal) => return Ok(Over::Signal(signal)),
                     Signalled::Resized => resized = true,
-                    Signalled::Continued => {
-                        self.raw.again()?;
-                        resized = true;
+                    Signalled::Stop => {
+                        if let Some(signal) = self.stop()? {
+                            return Ok(Over::Signal(signal));
+                        }
                     }
+                    Signalled::Continued => is_continued = true,
                 }
+            }
+            // Only now: one that is made to go on in order to end is in the background.
+            if is_continued || self.has_stopped {
+                self.go_on()?;
+                resized = true;
             }
             if !self.screen.heard() {
                 // Nobody sees any more what the shell says.
@@ -142,6 +157,30 @@ impl Session<'_> {
                 return Ok(Over::Lost(fault.0));
             }
         }
+    }
+
+    /// Leaves the terminal to others until we are to go on; Some: we are to end instead, with that signal.
+    fn stop(&mut self) -> io::Result<Option<i32>> {
+        self.screen.show(self.modes.undo());
+        if let Some(signal) = self.screen.finish(self.signals, Some(FAREWELL))? {
+            return Ok(Some(signal));
+        }
+        self.raw.put_right();
+        self.has_stopped = true;
+        tty::stop()?;
+        Ok(None)
+    }
+
+    /// Takes the terminal again, if it is given to us; else stops again, and the next signal tells more.
+    fn go_on(&mut self) -> io::Result<()> {
+        if !tty::is_in_foreground() {
+            return tty::await_foreground();
+        }
+        self.raw.again()?;
+        if std::mem::take(&mut self.has_stopped) {
+            self.screen.show(self.modes.again());
+        }
+        Ok(())
     }
 
     /// Shows what has come, as far as the screen takes it.
