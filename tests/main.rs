@@ -23,7 +23,11 @@ mod wait;
 mod auth;
 mod bad_input;
 mod config;
+#[cfg(feature = "fault-points")]
+mod crash_lives;
 mod crash_phases;
+#[cfg(feature = "fault-points")]
+mod crash_walk;
 mod docker_faults;
 mod env_host;
 mod env_layers;

@@ -11,6 +11,8 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body};
 
+use crate::sys::fault;
+
 /// How large a whole answer may be: a list of 100,000 tasks is some 40 MB.
 const LARGEST_ANSWER: u64 = 64 << 20;
 /// For a connection to be made: more is a host that is down, or a firewall that drops.
@@ -189,6 +191,8 @@ impl Client {
         whole: Option<Duration>,
         idle: Option<Duration>,
     ) -> Result<Response<Body>, ClientFault> {
+        let _step =
+            fault::step("call", || fault::stable(&format!("{method} {}", path.split('?').next().unwrap_or(path))));
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", bearer);

@@ -19,6 +19,7 @@ use super::supervise::node::journal;
 use super::supervise::protocol::{Ask, Hello, Start, TaskState, Tell, Which, socket_name};
 use crate::api::json;
 use crate::sys::command::Program;
+use crate::sys::fault;
 use crate::sys::local::{self, Interest};
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
@@ -280,6 +281,7 @@ impl Line {
                 self.take_asked(&mut outgoing);
             }
             while !outgoing.is_empty() {
+                let _step = fault::step("line", || "ask".to_owned());
                 match socket.write(&outgoing) {
                     Ok(count) => drop(outgoing.drain(..count)),
                     Err(fault) if fault.kind() == ErrorKind::WouldBlock => break,

@@ -8,6 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::fault::{file_name, step};
+
 /// Replaces `path` with `content` so that a crash leaves the old or the new content, never a part; mode as given,
 /// whatever the umask.
 ///
@@ -16,6 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 /// # Errors
 /// The io error, with the path in its message.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let _step = step("write", || file_name(path));
     sync_dir(replace_with(path, content, mode, Durable::Yes)?)
 }
 
@@ -24,6 +27,7 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// The io error, with the path in its message.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let _step = step("write", || file_name(path));
     replace_with(path, content, mode, Durable::No).map(|_folder| ())
 }
 
@@ -39,11 +43,11 @@ fn replace_with<'a>(path: &'a Path, content: &[u8], mode: u32, durable: Durable)
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file name", path.display())));
     };
     let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), super::random::hex(6)));
-    let written = write_new(&temporary, content, mode, durable).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, content, mode, durable).and_then(|()| rename(&temporary, path));
     match written {
         Ok(()) => Ok(folder),
         Err(fault) => {
-            let _not_made = fs::remove_file(&temporary);
+            let _not_made = remove(&temporary);
             Err(at("write", path, &fault))
         }
     }
@@ -55,6 +59,46 @@ fn write_new(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Re
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
+}
+
+/// Gives a file another name, in place of what has that one. Durable once its folder is: [`sync_dir`].
+///
+/// # Errors
+/// The io error, without the paths.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let _step = step("rename", || file_name(to));
+    fs::rename(from, to)
+}
+
+/// Removes a file. That it is not there is no error.
+///
+/// # Errors
+/// The io error, without the path.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let _step = step("remove", || file_name(path));
+    match fs::remove_file(path) {
+        Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a file of this program itself (also when it was replaced or removed since we were started): whole, executable for all,
+/// synced and renamed.
+///
+/// # Errors
+/// The io error, without the paths.
+pub fn copy_own_program(to: &Path) -> io::Result<()> {
+    let _step = step("write", || file_name(to));
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let temporary = folder.join(format!(".{}.tmp", super::random::hex(6)));
+    let copied = fs::copy("/proc/self/exe", &temporary)
+        .and_then(|_| fs::set_permissions(&temporary, Permissions::from_mode(0o555)))
+        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| rename(&temporary, to));
+    if copied.is_err() {
+        let _not_made = remove(&temporary);
+    }
+    copied.and_then(|()| sync_dir(folder))
 }
 
 /// A file to append to, made for us alone if it is not there; never through a link.
@@ -82,6 +126,7 @@ pub fn write_to(path: &Path) -> io::Result<File> {
 pub fn sync_dir(folder: &Path) -> io::Result<()> {
     // The parent of a plain file name is the empty path, which means here.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let _step = step("sync", || file_name(folder));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|fault| at("sync the folder", folder, &fault))
 }
 
@@ -132,6 +177,7 @@ pub fn open_foreign(path: &Path, options: &mut OpenOptions) -> io::Result<File> 
 /// # Errors
 /// The io error, with the path in its message.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let _step = step("remove", || file_name(path));
     let with_path =
         |fault: io::Error| io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display()));
     match fs::symlink_metadata(path) {
@@ -197,6 +243,7 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(parent) = parent {
         make_dir(parent, mode)?;
     }
+    let _step = step("folder", || file_name(path));
     match DirBuilder::new().mode(mode).create(path) {
         // Made by someone else at the same moment.
         Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{CommandFault, Program, cannot_start, die_with_us, prepare};
+use crate::sys::fault;
 use crate::sys::shutdown::{self, Stop};
 
 /// How long output is still read after the program itself has ended: a process that it left behind may hold the pipe open
@@ -57,7 +58,9 @@ pub(super) fn run(
         .stdin(if needs_input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    let step = fault::step("command", || subject(argv));
     let mut child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
+    step.at("started");
     let streams = Streams {
         stdin: child.stdin.take(),
         stdout: child.stdout.take(),
@@ -76,6 +79,15 @@ pub(super) fn run(
         timed_out: false,
     };
     running.finish(stop, stdout).map_err(|fault| cannot_start(argv, &fault))
+}
+
+/// The program, and the first of its words if it is one: `docker run`.
+fn subject(argv: &[String]) -> String {
+    let program = argv.first().map(|program| fault::file_name(program.as_ref())).unwrap_or_default();
+    match argv.get(1).filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())) {
+        Some(word) => format!("{program} {word}"),
+        None => program,
+    }
 }
 
 struct Streams {

@@ -1,0 +1,187 @@
+//! `kill -9` at every step: before and after each durable write and each call of something outside, in the lives of a VPS and of a
+//! command, on Host, Runner, the node's supervisor and the one in a container. The points are found by living undisturbed once.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use crate::crash_lives::{Life, World};
+
+const LIVES: [Life; 5] = [Life::Vps, Life::Contained, Life::Killed, Life::Command, Life::Birth];
+/// Clusters at once.
+const CLUSTERS: usize = 5;
+/// Deaths of one name that the long walk tries.
+const MOST: u32 = 12;
+
+/// Where to die.
+#[derive(Clone, Debug)]
+struct Point {
+    life: Life,
+    role: String,
+    name: String,
+    count: u32,
+}
+
+/// What came of it.
+enum Outcome {
+    /// It died there, and all went well.
+    Well,
+    /// Nobody came there so often this time.
+    NotReached,
+    Wrong(String),
+}
+
+/// Which hits of a name are walked.
+#[derive(Clone, Copy)]
+enum Depth {
+    Ends,
+    All,
+}
+
+#[test]
+fn whoever_dies_before_or_after_any_step_nothing_is_lost_and_nothing_runs_twice() {
+    walk(Depth::Ends);
+}
+
+#[test]
+#[ignore = "takes an hour: `make torture` runs it"]
+fn whoever_dies_at_any_hit_of_any_step_nothing_is_lost_and_nothing_runs_twice() {
+    walk(Depth::All);
+}
+
+fn walk(depth: Depth) {
+    let begun = Instant::now();
+    let points = Mutex::new(points(depth));
+    let outcomes = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..CLUSTERS {
+            scope.spawn(|| one_after_the_other(&points, &outcomes));
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap();
+    print(&outcomes, begun);
+    let wrong: Vec<String> = outcomes
+        .iter()
+        .filter_map(|(point, outcome)| match outcome {
+            Outcome::Wrong(why) => Some(format!("{point:?}: {why}")),
+            _ => None,
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} deaths did harm:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+/// All points of all lives, found by living each undisturbed.
+fn points(depth: Depth) -> Vec<Point> {
+    let only = std::env::var("HAKURIVER_WALK").unwrap_or_default();
+    let lived: Vec<Vec<Point>> = thread::scope(|scope| {
+        let threads: Vec<_> = LIVES.iter().map(|life| scope.spawn(move || points_of(*life, depth))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut all: Vec<Point> = lived.into_iter().flatten().collect();
+    all.retain(|point| format!("{:?} {} {}", point.life, point.role, point.name).contains(&only));
+    // The last ones are taken first: those of one life by the same cluster, where it can be.
+    all.reverse();
+    all
+}
+
+fn points_of(life: Life, depth: Depth) -> Vec<Point> {
+    let mut world = World::new(None).unwrap_or_else(|fault| panic!("undisturbed: {fault}"));
+    if life != Life::Birth {
+        // What comes once for each cluster is of its birth.
+        world.live(life, None).unwrap_or_else(|fault| panic!("{life:?} undisturbed: {fault}"));
+        world.plan(None);
+    }
+    world.live(life, None).unwrap_or_else(|fault| panic!("{life:?} undisturbed: {fault}"));
+    let mut counts: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for line in world.hits() {
+        let (role, name) = line.split_once(' ').unwrap();
+        *counts.entry((role.to_owned(), name.to_owned())).or_default() += 1;
+    }
+    let mut points = Vec::new();
+    for ((role, name), hits) in counts {
+        let which: Vec<u32> = match depth {
+            Depth::Ends if hits > 1 => vec![1, hits],
+            Depth::Ends => vec![1],
+            Depth::All => (1..=hits.min(MOST)).collect(),
+        };
+        points.extend(which.into_iter().map(|count| Point { life, role: role.clone(), name: name.clone(), count }));
+    }
+    points
+}
+
+fn one_after_the_other(points: &Mutex<Vec<Point>>, outcomes: &Mutex<Vec<(Point, Outcome)>>) {
+    let mut world: Option<World> = None;
+    loop {
+        let Some(point) = points.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+        let tried = catch_unwind(AssertUnwindSafe(|| die_at(&mut world, &point)));
+        let outcome = match tried {
+            Ok(Ok(true)) => Outcome::Well,
+            Ok(Ok(false)) => Outcome::NotReached,
+            Ok(Err(why)) => {
+                // The rest is done in a cluster of its own; this one shows its logs where it fails at its end too.
+                let logs = world.as_ref().map(logs).unwrap_or_default();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(world.take())));
+                Outcome::Wrong(format!("{why}\n{logs}"))
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(world.take())));
+                Outcome::Wrong(format!("a panic: {text}"))
+            }
+        };
+        if let Outcome::Wrong(why) = &outcome {
+            eprintln!("{point:?}: {why}");
+        }
+        outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((point, outcome));
+    }
+}
+
+/// The answer: it has died there.
+fn die_at(kept: &mut Option<World>, point: &Point) -> Result<bool, String> {
+    let plan = Some((point.role.as_str(), point.count, point.name.as_str()));
+    let victim = Some(point.role.as_str());
+    if point.life == Life::Birth {
+        let mut world = World::new(plan)?;
+        world.live(point.life, victim).map_err(|why| format!("{why}\n{}", logs(&world)))?;
+        return Ok(world.is_done());
+    }
+    let world = match kept {
+        Some(world) => world,
+        None => kept.insert(World::new(None)?),
+    };
+    world.plan(plan);
+    world.live(point.life, victim)?;
+    let is_done = world.is_done();
+    world.plan(None);
+    Ok(is_done)
+}
+
+fn logs(world: &World) -> String {
+    let last = |name: &str| {
+        let log = world.cluster.log(name);
+        let lines: Vec<&str> = log.lines().collect();
+        format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+    };
+    last("host") + &last("runner-a")
+}
+
+/// Role, its points, deaths, and what came of them.
+fn print(outcomes: &[(Point, Outcome)], begun: Instant) {
+    let mut rows: BTreeMap<&str, (std::collections::BTreeSet<&str>, [usize; 3])> = BTreeMap::new();
+    for (point, outcome) in outcomes {
+        let (names, counts) = rows.entry(&point.role).or_default();
+        names.insert(&point.name);
+        counts[match outcome {
+            Outcome::Well => 0,
+            Outcome::NotReached => 1,
+            Outcome::Wrong(_) => 2,
+        }] += 1;
+    }
+    eprintln!("{:<12} {:>7} {:>7} {:>12} {:>6}", "role", "points", "deaths", "not reached", "harm");
+    for (role, (names, [well, missed, wrong])) in rows {
+        eprintln!("{role:<12} {:>7} {:>7} {missed:>12} {wrong:>6}", names.len(), well + wrong);
+    }
+    eprintln!("{} s", begun.elapsed().as_secs());
+}
