@@ -340,8 +340,7 @@ impl Cluster {
     /// Asks the Host for the cluster's id, which names its containers.
     pub fn meet(&mut self) -> Result<(), String> {
         let token = fs::read_to_string(self.dir.join("token")).map_err(|e| e.to_string())?;
-        let reply =
-            http::try_call(self.api, "GET", "/version", Some(token.trim()), None).map_err(|e| e.to_string())?;
+        let reply = http::try_call(self.api, "GET", "/version", Some(token.trim()), None).map_err(|e| e.to_string())?;
         let version = hakuriver::api::public::Version::deserialize_json(&reply.text()).map_err(|e| e.to_string())?;
         self.cluster_id = Some(version.cluster_id);
         Ok(())

@@ -149,6 +149,7 @@ impl Outputs {
     /// A new file for a stream, in a folder that is made with it.
     fn make(&self, path: &Path, stream: Stream) -> Result<File, OutputFault> {
         let fault = |fault: &io::Error| OutputFault::of("make", path, fault);
+        let _step = fault::step("open", || stream.to_string());
         let made = || open(path, OpenOptions::new().write(true).create_new(true).mode(0o644));
         let file = match made() {
             Err(missing) if missing.kind() == ErrorKind::NotFound => {

@@ -106,6 +106,7 @@ pub fn copy_own_program(to: &Path) -> io::Result<()> {
 /// # Errors
 /// The io error, with the path in its message.
 pub fn append_to(path: &Path) -> io::Result<File> {
+    let _step = step("open", || file_name(path));
     let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
     file.map_err(|fault| at("open", path, &fault))
 }

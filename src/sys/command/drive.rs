@@ -77,6 +77,7 @@ pub(super) fn run(
         deadline: Instant::now().checked_add(program.deadline),
         killed: None,
         timed_out: false,
+        step,
     };
     running.finish(stop, stdout).map_err(|fault| cannot_start(argv, &fault))
 }
@@ -108,6 +109,7 @@ struct Running<'a> {
     /// When its group was killed.
     killed: Option<Instant>,
     timed_out: bool,
+    step: fault::Step,
 }
 
 impl Running<'_> {
@@ -127,6 +129,9 @@ impl Running<'_> {
             }
             if ready.stdin && !self.input.push(&mut self.streams.stdin) {
                 self.kill();
+            }
+            if ready.stdout {
+                self.step.at("output");
             }
             if ready.stdout && !pull(&mut self.streams.stdout, &mut buffer, stdout) {
                 self.kill();
