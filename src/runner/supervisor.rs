@@ -128,9 +128,22 @@ impl Supervisor {
     }
 
     fn ask(&self, ask: Ask) {
+        let _step = fault::step("ask", || verb(&ask).to_owned());
         let heard = self.asked.heard.load(Ordering::Acquire);
         self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((heard, ask));
         self.asked.wake.ring();
+    }
+}
+
+/// What is asked, in a word.
+fn verb(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Hello(_) => "hello",
+        Ask::Start(_) => "start",
+        Ask::Stop(_) => "stop",
+        Ask::Pause(_) => "pause",
+        Ask::Resume(_) => "resume",
+        Ask::Forget(_) => "forget",
     }
 }
 
