@@ -90,7 +90,7 @@ impl Home {
         if copy.is_file() {
             return Ok(copy);
         }
-        file::copy_own_program(&copy).map_err(|fault| at("write", &copy, &fault))?;
+        file::copy_program(own, &copy).map_err(|fault| at("write", &copy, &fault))?;
         Ok(copy)
     }
 

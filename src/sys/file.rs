@@ -82,16 +82,15 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a file of this program itself (also when it was replaced or removed since we were started): whole, executable for all,
-/// synced and renamed.
+/// Copies a program so that a crash leaves a whole one or none: executable for all, synced and renamed.
 ///
 /// # Errors
 /// The io error, without the paths.
-pub fn copy_own_program(to: &Path) -> io::Result<()> {
+pub fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
     let _step = step("write", || file_name(to));
     let folder = to.parent().unwrap_or(Path::new("."));
     let temporary = folder.join(format!(".{}.tmp", super::random::hex(6)));
-    let copied = fs::copy("/proc/self/exe", &temporary)
+    let copied = fs::copy(from, &temporary)
         .and_then(|_| fs::set_permissions(&temporary, Permissions::from_mode(0o555)))
         .and_then(|()| File::open(&temporary)?.sync_all())
         .and_then(|()| rename(&temporary, to));
@@ -356,6 +355,16 @@ mod tests {
         assert_eq!(fs::read(&path).expect("it is there"), b"second");
         assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777, 0o666);
         assert_eq!(fs::read_dir(scratch.path()).expect("it is a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_program_is_copied_whole_or_not_at_all() {
+        let scratch = Scratch::new();
+        let copy = scratch.path().join("copy");
+        copy_program(Path::new("/proc/self/exe"), &copy).expect("it can be copied");
+        assert_eq!(fs::metadata(&copy).expect("it is there").permissions().mode() & 0o7777, 0o555);
+        copy_program(scratch.path(), &scratch.path().join("none")).expect_err("a folder is no program");
+        assert_eq!(fs::read_dir(scratch.path()).expect("it is a folder").count(), 1, "nothing else is left");
     }
 
     #[test]

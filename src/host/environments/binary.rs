@@ -21,7 +21,7 @@ pub(super) fn prepare(home: &Path) -> io::Result<PathBuf> {
     }
     let folder = home.join("bin");
     file::make_dir(&folder, 0o711)?;
-    file::copy_own_program(&copy).map_err(at)?;
+    file::copy_program(own, &copy).map_err(at)?;
     Ok(copy)
 }
 
