@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crash_lives::{Life, World};
 
 const LIVES: [Life; 5] = [Life::Vps, Life::Contained, Life::Killed, Life::Command, Life::Birth];
 /// Clusters at once.
 const CLUSTERS: usize = 5;
+/// What takes longer is told, with its point.
+const SLOW: Duration = Duration::from_secs(10);
 /// Deaths of one name that the long walk tries.
 const MOST: u32 = 12;
 
@@ -72,21 +74,45 @@ fn walk(depth: Depth) {
     assert!(wrong.is_empty(), "{} deaths did harm:\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
-/// All points of all lives, found by living each undisturbed.
+/// How often each point of a life was hit, by role and name.
+type Hits = BTreeMap<(String, String), u32>;
+
+/// The points to be walked, found by living each life undisturbed.
 fn points(depth: Depth) -> Vec<Point> {
-    let only = std::env::var("HAKURIVER_WALK").unwrap_or_default();
-    let lived: Vec<Vec<Point>> = thread::scope(|scope| {
-        let threads: Vec<_> = LIVES.iter().map(|life| scope.spawn(move || points_of(*life, depth))).collect();
+    let lived: Vec<(Life, Hits)> = thread::scope(|scope| {
+        let threads = LIVES.map(|life| scope.spawn(move || (life, hits_of(life))));
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let mut all: Vec<Point> = lived.into_iter().flatten().collect();
-    all.retain(|point| format!("{:?} {} {}", point.life, point.role, point.name).contains(&only));
-    // The last ones are taken first: those of one life by the same cluster, where it can be.
-    all.reverse();
-    all
+    let mut points = Vec::new();
+    for (at, (life, hits)) in lived.iter().enumerate() {
+        for (key, hits) in hits {
+            let is_in = |(_, hits): &&(Life, Hits)| hits.contains_key(key);
+            let (is_first, is_last) =
+                (lived[..at].iter().find(is_in).is_none(), lived[at + 1..].iter().find(is_in).is_none());
+            let mut counts: Vec<u32> = match depth {
+                // Its first hit in the first life that has it, its last in the last.
+                Depth::Ends => [is_first.then_some(1), is_last.then_some(*hits)].into_iter().flatten().collect(),
+                Depth::All => (1..=MOST.min(*hits)).collect(),
+            };
+            counts.dedup();
+            let (role, name) = key;
+            points.extend(counts.into_iter().map(|count| Point {
+                life: *life,
+                role: role.clone(),
+                name: name.clone(),
+                count,
+            }));
+        }
+    }
+    // For who mends one of them: `HAKURIVER_WALK='Vps runner command:docker'`.
+    let only = std::env::var("HAKURIVER_WALK").unwrap_or_default();
+    points.retain(|point| format!("{:?} {} {}", point.life, point.role, point.name).contains(&only));
+    // They are taken from the end: the longest lives first.
+    points.reverse();
+    points
 }
 
-fn points_of(life: Life, depth: Depth) -> Vec<Point> {
+fn hits_of(life: Life) -> Hits {
     let mut world = World::new(None).unwrap_or_else(|fault| panic!("undisturbed: {fault}"));
     if life != Life::Birth {
         // What comes once for each cluster is of its birth.
@@ -94,27 +120,19 @@ fn points_of(life: Life, depth: Depth) -> Vec<Point> {
         world.plan(None);
     }
     world.live(life, None).unwrap_or_else(|fault| panic!("{life:?} undisturbed: {fault}"));
-    let mut counts: BTreeMap<(String, String), u32> = BTreeMap::new();
+    let mut hits = Hits::new();
     for line in world.hits() {
         let (role, name) = line.split_once(' ').unwrap();
-        *counts.entry((role.to_owned(), name.to_owned())).or_default() += 1;
+        *hits.entry((role.to_owned(), name.to_owned())).or_default() += 1;
     }
-    let mut points = Vec::new();
-    for ((role, name), hits) in counts {
-        let which: Vec<u32> = match depth {
-            Depth::Ends if hits > 1 => vec![1, hits],
-            Depth::Ends => vec![1],
-            Depth::All => (1..=hits.min(MOST)).collect(),
-        };
-        points.extend(which.into_iter().map(|count| Point { life, role: role.clone(), name: name.clone(), count }));
-    }
-    points
+    hits
 }
 
 fn one_after_the_other(points: &Mutex<Vec<Point>>, outcomes: &Mutex<Vec<(Point, Outcome)>>) {
     let mut world: Option<World> = None;
     loop {
         let Some(point) = points.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+        let begun = Instant::now();
         let tried = catch_unwind(AssertUnwindSafe(|| die_at(&mut world, &point)));
         let outcome = match tried {
             Ok(Ok(true)) => Outcome::Well,
@@ -134,7 +152,14 @@ fn one_after_the_other(points: &Mutex<Vec<Point>>, outcomes: &Mutex<Vec<(Point, 
         if let Outcome::Wrong(why) = &outcome {
             eprintln!("{point:?}: {why}");
         }
-        outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((point, outcome));
+        if begun.elapsed() > SLOW {
+            eprintln!("{point:?}: {} s", begun.elapsed().as_secs());
+        }
+        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.push((point, outcome));
+        if outcomes.len().is_multiple_of(25) {
+            eprintln!("{} deaths", outcomes.len());
+        }
     }
 }
 
