@@ -67,6 +67,7 @@ fn be(invocation: &Invocation) -> u8 {
 }
 
 fn be_host(invocation: &Invocation) -> Result<(), Fault> {
+    sys::fault::be("host");
     let (HostArgs {}, path) = args::of(invocation)?;
     let loaded = config::load(path.as_deref())?;
     begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
@@ -85,6 +86,7 @@ fn be_host(invocation: &Invocation) -> Result<(), Fault> {
 }
 
 fn be_runner(invocation: &Invocation) -> Result<(), Fault> {
+    sys::fault::be("runner");
     let (args, path) = args::of::<RunnerArgs>(invocation)?;
     let loaded = match (&args.state_dir, path) {
         (Some(_), Some(_)) => {
@@ -140,11 +142,13 @@ fn be_supervisor(invocation: &Invocation) -> Result<(), Fault> {
     }
     match (args.in_container, args.node, args.cluster, args.folder) {
         (true, None, None, None) => {
+            sys::fault::be("container");
             let status = runner::supervise::in_container::main();
             // A status that no process can have is a fault, not a success.
             Err(Fault::Status(u8::try_from(status).unwrap_or(1)))
         }
         (false, Some(node), Some(cluster), Some(folder)) => {
+            sys::fault::be("supervisor");
             runner::supervise::node::main(node, cluster, folder.into()).map_err(Fault::Refused)
         }
         _ => Err(Fault::Usage(
@@ -196,7 +200,7 @@ fn serve_host(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&host::Ready))
     });
     if is_written {
         // Someone else may listen there next, and must not be sent a token.
-        let _gone = std::fs::remove_file(&file);
+        let _gone = sys::file::remove(&file);
     }
     ended.map_err(|fault| fault.to_string())
 }

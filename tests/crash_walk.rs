@@ -1,298 +1,212 @@
-//! The life of a task, again and again: each time one process is killed at another point of it, before or after something durable
-//! or something asked of others, and started again. It must come to the end that it comes to undisturbed.
+//! `kill -9` at every step: before and after each durable write and each call of something outside, in the lives of a VPS and of a
+//! command, on Host, Runner, the node's supervisor and the one in a container. The points are found by living undisturbed once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hakuriver::api::public::{SubmitAnswer, SubmitBody, TaskRecord};
-use nanoserde::{DeJson, SerJson};
+use crate::crash_lives::{Life, World};
 
-use crate::env::{Cluster, Settings, image_file};
-use crate::http;
-use crate::invariants::Witness;
-use crate::tasks::{FINAL, Latches, null_body, seen};
+const LIVES: [Life; 5] = [Life::Vps, Life::Contained, Life::Killed, Life::Command, Life::Birth];
+/// Clusters at once.
+const CLUSTERS: usize = 5;
+/// What takes longer is told, with its point.
+const SLOW: Duration = Duration::from_secs(10);
+/// Deaths of one name that the long walk tries.
+const MOST: u32 = 12;
 
-/// Between two looks of a life.
-const STEP: Duration = Duration::from_millis(30);
-/// A life that is disturbed.
-const LIFE: Duration = Duration::from_secs(90);
-/// Lives at once.
-const AT_ONCE: usize = 2;
-const CODE: i32 = 7;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Vps,
-    Contained,
-    Bare,
+/// Where to die.
+#[derive(Clone, Debug)]
+struct Point {
+    life: Life,
+    role: String,
+    name: String,
+    count: u32,
 }
 
-/// Where a process ends: its role, the point, and at which hit of it.
-type Place = (String, String, u32);
-
-/// A cluster in which a life is led.
-struct Life {
-    kind: Kind,
-    cluster: Cluster,
-    witness: Witness,
-    latches: Latches,
-    faults: PathBuf,
-    end: Instant,
+/// What came of it.
+enum Outcome {
+    /// It died there, and all went well.
+    Well,
+    /// Nobody came there so often this time.
+    NotReached,
+    Wrong(String),
 }
 
-impl Life {
-    fn new(kind: Kind, kill: Option<&Place>) -> Self {
-        let faults = std::env::temp_dir().join(format!("hrt-faults-{}", random()));
-        fs::create_dir_all(&faults).unwrap();
-        let variable = ("HAKURIVER_FAULT_DIR".to_owned(), faults.display().to_string());
-        let settings = Settings { no_environment: kind != Kind::Vps, variables: vec![variable], ..Settings::default() };
-        let mut cluster = Cluster::new(settings);
-        if kind == Kind::Contained {
-            cluster.add_environment("bare", 1_700_000_000, &image_file("bare.tar"));
-        }
-        // What happens before the cluster stands is not of this life.
-        cluster.start_host();
-        cluster.start_runner("a");
-        for name in ["host", "runner-a"] {
-            cluster.kill9(name);
-        }
-        let _ = fs::remove_file(faults.join("hits"));
-        if let Some((role, point, number)) = kill {
-            fs::write(faults.join("kill"), format!("{role} {number} {point}\n")).unwrap();
-        }
-        let config = cluster.config("config");
-        cluster.spawn("host", &["host", "--config", &config]);
-        cluster.spawn_runner("a");
-        let (witness, latches) = (Witness::of(&cluster), Latches::new(&cluster));
-        Self { kind, cluster, witness, latches, faults, end: Instant::now() + LIFE }
-    }
-
-    /// Whoever was killed is started again, as by a service manager.
-    fn revive(&mut self) {
-        let config = self.cluster.config("config");
-        if self.cluster.ended("host").is_some() {
-            self.cluster.forget("host");
-            self.cluster.spawn("host", &["host", "--config", &config]);
-        }
-        if self.cluster.ended("runner-a").is_some() {
-            self.cluster.forget("runner-a");
-            self.cluster.spawn_runner("a");
-        }
-    }
-
-    /// Looks until `look` finds what it looks for.
-    fn until<T>(&mut self, what: &str, mut look: impl FnMut(&Self) -> Result<T, String>) -> T {
-        loop {
-            self.revive();
-            match look(self) {
-                Ok(found) => return found,
-                Err(seen) if Instant::now() > self.end => panic!("{what}: not in time; last seen: {seen}"),
-                Err(_) => thread::sleep(STEP),
-            }
-        }
-    }
-
-    fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<http::Reply, String> {
-        let reply = http::try_call(self.cluster.api, method, path, Some(&self.cluster.token()), body);
-        reply.map_err(|fault| fault.to_string())
-    }
-
-    fn status(&self, id: &str) -> Result<TaskRecord, String> {
-        let reply = self.call("GET", &format!("/status/{id}"), None)?;
-        TaskRecord::deserialize_json(&reply.text()).map_err(|fault| format!("{fault}: {}", reply.text()))
-    }
-
-    /// Asked until it is answered.
-    fn ask(&mut self, path: &str, body: Option<&str>) -> http::Reply {
-        let path = path.to_owned();
-        self.until(&path, |life| match life.call("POST", &path, body)? {
-            reply if reply.status >= 500 => Err(reply.text()),
-            reply => Ok(reply),
-        })
-    }
-
-    /// Another final state ends the wait.
-    fn await_state(&mut self, id: &str, wanted: &[&str]) -> TaskRecord {
-        let what = format!("the task is {wanted:?}");
-        self.until(&what, |life| {
-            let record = life.status(id)?;
-            let is_there = wanted.contains(&record.status.as_str()) || FINAL.contains(&record.status.as_str());
-            if is_there { Ok(record) } else { Err(seen(&record)) }
-        })
-    }
-
-    fn submit(&mut self) -> String {
-        let key = fs::read_to_string(self.cluster.dir.join("key.pub")).unwrap();
-        let starts = if self.kind == Kind::Contained { "/latches".into() } else { self.latches.dir.clone() };
-        let script = format!(
-            "echo begin; echo $$ >>{}; {}; echo end; exit {CODE}",
-            starts.join("starts").display(),
-            self.latches.wait_in("go", &starts)
-        );
-        let mounts = vec![format!("{}:/latches:rw", self.latches.dir.display())];
-        let body = match self.kind {
-            Kind::Vps => SubmitBody { task_type: "vps".to_owned(), command: key, ..SubmitBody::default() },
-            Kind::Contained => SubmitBody {
-                container_name: Some("bare".to_owned()),
-                additional_mounts: Some(mounts),
-                ..null_body("/bin/sh", &["-c", &script])
-            },
-            Kind::Bare => null_body("/bin/sh", &["-c", &script]),
-        };
-        // So that it may be asked for twice.
-        let body = SubmitBody { idempotency_key: Some("one".to_owned()), ..body };
-        let reply = self.ask("/submit", Some(&body.serialize_json()));
-        assert_eq!(reply.status, 202, "{}", reply.text());
-        let answer = SubmitAnswer::deserialize_json(&reply.text()).unwrap();
-        let id = answer.task_ids[0].clone();
-        self.cluster.remember(std::slice::from_ref(&id));
-        self.witness.acknowledged([&id]);
-        if self.kind != Kind::Vps {
-            self.witness.expect(&id, CODE.into(), Some(self.latches.dir.join("starts")));
-        }
-        id
-    }
-
-    /// From its submission to nothing being left of it.
-    fn live(mut self, killed: Option<&Place>) -> Vec<(String, String)> {
-        let id = self.submit();
-        let may_be_lost = killed.is_some_and(|(role, _, _)| role == "supervise");
-        let record = self.await_state(&id, &["running"]);
-        let has_ended = |record: &TaskRecord| FINAL.contains(&record.status.as_str());
-        if !has_ended(&record) {
-            self.ask(&format!("/command/{id}/pause"), None);
-            self.await_state(&id, &["paused"]);
-            self.witness.check();
-            self.ask(&format!("/command/{id}/resume"), None);
-            let record = self.await_state(&id, &["running"]);
-            if self.kind == Kind::Vps {
-                self.ask(&format!("/kill/{id}"), None);
-                self.witness.killed(&id);
-            } else if !has_ended(&record) {
-                self.until("it goes on", |life| life.try_open(&id));
-            }
-        }
-        let record = self.await_state(&id, &[]);
-        let end = (record.status.as_str(), record.exit_code);
-        match self.kind {
-            Kind::Vps => assert_eq!(end.0, "killed", "{}", seen(&record)),
-            _ if may_be_lost && end == ("failed", None) => {
-                let message = record.error_message.clone().unwrap_or_default();
-                assert!(message.contains("result unknown"), "{}", seen(&record));
-            }
-            _ => {
-                assert_eq!(end, ("failed", Some(CODE)), "{}", seen(&record));
-                self.until("its output is whole", |life| {
-                    let text = life.call("GET", &format!("/task/{id}/stdout"), None)?.text();
-                    if text == "begin\nend\n" { Ok(()) } else { Err(format!("{text:?}")) }
-                });
-            }
-        }
-        // Killed before anything of it was begun, it is begun as the next attempt.
-        assert!(record.attempt <= 2, "{}", seen(&record));
-        self.until("nothing is left on the node", |life| life.is_tidy(&id));
-        self.witness.check();
-        self.hits()
-    }
-
-    /// Lets the task go on, as soon as it waits; one that has ended needs it no more.
-    fn try_open(&self, id: &str) -> Result<(), String> {
-        let pipe = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(self.latches.dir.join("go"));
-        let Err(fault) = pipe.and_then(|mut pipe| pipe.write_all(b"go\n")) else { return Ok(()) };
-        let record = self.status(id)?;
-        if FINAL.contains(&record.status.as_str()) { Ok(()) } else { Err(format!("{fault}; {}", seen(&record))) }
-    }
-
-    fn is_tidy(&self, id: &str) -> Result<(), String> {
-        let containers = self.cluster.containers(id);
-        let folder = self.cluster.runner_dir("a").join("tasks");
-        let records: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        let processes = self.cluster.task_processes();
-        if containers.is_empty() && records.is_empty() && processes.is_empty() {
-            return Ok(());
-        }
-        Err(format!("containers {containers:?}, records {records:?}, processes {processes:?}"))
-    }
-
-    /// Role and point of each hit, in order.
-    fn hits(&self) -> Vec<(String, String)> {
-        let text = fs::read_to_string(self.faults.join("hits")).unwrap_or_default();
-        let split = |line: &str| line.split_once(' ').map(|(role, point)| (role.to_owned(), point.to_owned()));
-        text.lines().filter_map(split).collect()
-    }
+/// Which hits of a name are walked.
+#[derive(Clone, Copy)]
+enum Depth {
+    Ends,
+    All,
 }
 
-impl Drop for Life {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.faults);
-    }
+#[test]
+fn whoever_dies_before_or_after_any_step_nothing_is_lost_and_nothing_runs_twice() {
+    walk(Depth::Ends);
 }
 
-fn random() -> String {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+#[test]
+#[ignore = "takes an hour: `make torture` runs it"]
+fn whoever_dies_at_any_hit_of_any_step_nothing_is_lost_and_nothing_runs_twice() {
+    walk(Depth::All);
 }
 
-/// Leads the life undisturbed, then once for each point of it: at its first hit, or with `all` at every one up to that.
-fn walk(kind: Kind, all: u32) {
-    let hits = Life::new(kind, None).live(None);
-    let mut counts: BTreeMap<(String, String), u32> = BTreeMap::new();
-    for hit in hits {
-        *counts.entry(hit).or_default() += 1;
-    }
-    let roles: BTreeSet<&str> = counts.keys().map(|(role, _)| role.as_str()).collect();
-    assert!(roles.contains("host") && roles.contains("runner"), "{roles:?}");
-    assert!(kind != Kind::Bare || roles.contains("supervise"), "{roles:?}");
-    let places: Vec<Place> = counts
-        .iter()
-        .flat_map(|((role, point), count)| {
-            (1..=(*count).min(all)).map(move |number| (role.clone(), point.clone(), number))
-        })
-        .collect();
-    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+fn walk(depth: Depth) {
+    let begun = Instant::now();
+    let points = Mutex::new(points(depth));
+    let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let lived = std::panic::catch_unwind(|| Life::new(kind, Some(place)).live(Some(place)));
-                    if lived.is_err() {
-                        wrong.lock().unwrap().push(place.clone());
-                    }
-                }
-            });
+        for _ in 0..CLUSTERS {
+            scope.spawn(|| one_after_the_other(&points, &outcomes));
         }
     });
-    let wrong = wrong.into_inner().unwrap();
-    println!("{kind:?}: {} points, {} kills, {} wrong", counts.len(), places.len(), wrong.len());
-    assert!(wrong.is_empty(), "killed there, it does not come to its end: {wrong:#?}");
+    let outcomes = outcomes.into_inner().unwrap();
+    print(&outcomes, begun);
+    let wrong: Vec<String> = outcomes
+        .iter()
+        .filter_map(|(point, outcome)| match outcome {
+            Outcome::Wrong(why) => Some(format!("{point:?}: {why}")),
+            _ => None,
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} deaths did harm:\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
-#[test]
-fn a_vps_comes_to_its_end_wherever_a_process_is_killed() {
-    walk(Kind::Vps, 1);
-}
+/// How often each point of a life was hit, by role and name.
+type Hits = BTreeMap<(String, String), u32>;
 
-#[test]
-fn a_command_in_a_container_comes_to_its_end_wherever_a_process_is_killed() {
-    walk(Kind::Contained, 1);
-}
-
-#[test]
-fn a_command_without_a_container_comes_to_its_end_wherever_a_process_is_killed() {
-    walk(Kind::Bare, 1);
-}
-
-#[test]
-#[ignore = "every hit of every point takes an hour: make torture"]
-fn every_hit() {
-    for kind in [Kind::Bare, Kind::Contained, Kind::Vps] {
-        walk(kind, 10);
+/// The points to be walked, found by living each life undisturbed.
+fn points(depth: Depth) -> Vec<Point> {
+    let lived: Vec<(Life, Hits)> = thread::scope(|scope| {
+        let threads = LIVES.map(|life| scope.spawn(move || (life, hits_of(life))));
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut points = Vec::new();
+    for (at, (life, hits)) in lived.iter().enumerate() {
+        for (key, hits) in hits {
+            let is_in = |(_, hits): &&(Life, Hits)| hits.contains_key(key);
+            let (is_first, is_last) =
+                (lived[..at].iter().find(is_in).is_none(), lived[at + 1..].iter().find(is_in).is_none());
+            let mut counts: Vec<u32> = match depth {
+                // Its first hit in the first life that has it, its last in the last.
+                Depth::Ends => [is_first.then_some(1), is_last.then_some(*hits)].into_iter().flatten().collect(),
+                Depth::All => (1..=MOST.min(*hits)).collect(),
+            };
+            counts.dedup();
+            let (role, name) = key;
+            points.extend(counts.into_iter().map(|count| Point {
+                life: *life,
+                role: role.clone(),
+                name: name.clone(),
+                count,
+            }));
+        }
     }
+    // For who mends one of them: `HAKURIVER_WALK='Vps runner command:docker'`.
+    let only = std::env::var("HAKURIVER_WALK").unwrap_or_default();
+    points.retain(|point| format!("{:?} {} {}", point.life, point.role, point.name).contains(&only));
+    // They are taken from the end: the longest lives first.
+    points.reverse();
+    points
+}
+
+fn hits_of(life: Life) -> Hits {
+    let mut world = World::new(None).unwrap_or_else(|fault| panic!("undisturbed: {fault}"));
+    if life != Life::Birth {
+        // What comes once for each cluster is of its birth.
+        world.live(life, None).unwrap_or_else(|fault| panic!("{life:?} undisturbed: {fault}"));
+        world.plan(None);
+    }
+    world.live(life, None).unwrap_or_else(|fault| panic!("{life:?} undisturbed: {fault}"));
+    let mut hits = Hits::new();
+    for line in world.hits() {
+        let (role, name) = line.split_once(' ').unwrap();
+        *hits.entry((role.to_owned(), name.to_owned())).or_default() += 1;
+    }
+    hits
+}
+
+fn one_after_the_other(points: &Mutex<Vec<Point>>, outcomes: &Mutex<Vec<(Point, Outcome)>>) {
+    let mut world: Option<World> = None;
+    loop {
+        let Some(point) = points.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+        let begun = Instant::now();
+        let tried = catch_unwind(AssertUnwindSafe(|| die_at(&mut world, &point)));
+        let outcome = match tried {
+            Ok(Ok(true)) => Outcome::Well,
+            Ok(Ok(false)) => Outcome::NotReached,
+            Ok(Err(why)) => {
+                // The rest is done in a cluster of its own; this one shows its logs where it fails at its end too.
+                let logs = world.as_ref().map(logs).unwrap_or_default();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(world.take())));
+                Outcome::Wrong(format!("{why}\n{logs}"))
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(world.take())));
+                Outcome::Wrong(format!("a panic: {text}"))
+            }
+        };
+        if let Outcome::Wrong(why) = &outcome {
+            eprintln!("{point:?}: {why}");
+        }
+        if begun.elapsed() > SLOW {
+            eprintln!("{point:?}: {} s", begun.elapsed().as_secs());
+        }
+        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.push((point, outcome));
+        if outcomes.len().is_multiple_of(25) {
+            eprintln!("{} deaths", outcomes.len());
+        }
+    }
+}
+
+/// The answer: it has died there.
+fn die_at(kept: &mut Option<World>, point: &Point) -> Result<bool, String> {
+    let plan = Some((point.role.as_str(), point.count, point.name.as_str()));
+    let victim = Some(point.role.as_str());
+    if point.life == Life::Birth {
+        let mut world = World::new(plan)?;
+        world.live(point.life, victim).map_err(|why| format!("{why}\n{}", logs(&world)))?;
+        return Ok(world.is_done());
+    }
+    let world = match kept {
+        Some(world) => world,
+        None => kept.insert(World::new(None)?),
+    };
+    world.plan(plan);
+    world.live(point.life, victim)?;
+    let is_done = world.is_done();
+    world.plan(None);
+    Ok(is_done)
+}
+
+fn logs(world: &World) -> String {
+    let last = |name: &str| {
+        let log = world.cluster.log(name);
+        let lines: Vec<&str> = log.lines().collect();
+        format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+    };
+    last("host") + &last("runner-a")
+}
+
+/// Role, its points, deaths, and what came of them.
+fn print(outcomes: &[(Point, Outcome)], begun: Instant) {
+    let mut rows: BTreeMap<&str, (std::collections::BTreeSet<&str>, [usize; 3])> = BTreeMap::new();
+    for (point, outcome) in outcomes {
+        let (names, counts) = rows.entry(&point.role).or_default();
+        names.insert(&point.name);
+        counts[match outcome {
+            Outcome::Well => 0,
+            Outcome::NotReached => 1,
+            Outcome::Wrong(_) => 2,
+        }] += 1;
+    }
+    eprintln!("{:<12} {:>7} {:>7} {:>12} {:>6}", "role", "points", "deaths", "not reached", "harm");
+    for (role, (names, [well, missed, wrong])) in rows {
+        eprintln!("{role:<12} {:>7} {:>7} {missed:>12} {wrong:>6}", names.len(), well + wrong);
+    }
+    eprintln!("{} s", begun.elapsed().as_secs());
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -53,8 +54,8 @@ pub struct Settings {
     pub path_first: Option<PathBuf>,
     /// Where the Host's database is, if not in the state directory.
     pub database: Option<PathBuf>,
-    /// Variables of the environment of Hosts and Runners.
-    pub variables: Vec<(String, String)>,
+    /// Its processes look into [`Cluster::faults`] for the point at which they are to die.
+    pub fault_points: bool,
 }
 
 impl Default for Settings {
@@ -68,7 +69,7 @@ impl Default for Settings {
             no_environment: false,
             path_first: None,
             database: None,
-            variables: Vec::new(),
+            fault_points: false,
         }
     }
 }
@@ -209,7 +210,6 @@ impl Cluster {
         let child = self
             .command(program)
             .args(args)
-            .envs(self.settings.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -226,6 +226,9 @@ impl Cluster {
             .env_remove("HAKURIVER_TOKEN")
             .env_remove("HAKURIVER_CONFIG")
             .env_remove("SSH_AUTH_SOCK");
+        if self.settings.fault_points {
+            command.env("HAKURIVER_FAULTS", self.faults());
+        }
         if let Some(first) = &self.settings.path_first {
             command.env("PATH", format!("{}:{}", first.display(), std::env::var("PATH").unwrap()));
         }
@@ -309,9 +312,43 @@ impl Cluster {
         self.processes.get_mut(name).unwrap_or_else(|| panic!("{name} was not started")).try_wait().unwrap()
     }
 
-    /// One that has ended, so that it can be started again.
-    pub fn forget(&mut self, name: &str) {
-        self.processes.remove(name);
+    /// Starts again, as it was started, what has died of SIGKILL: Host or Runner `a`. Err: one ended otherwise.
+    pub fn revive(&mut self) -> Result<(), String> {
+        for name in ["host", "runner-a"] {
+            let Some(status) = self.processes.get_mut(name).and_then(|child| child.try_wait().unwrap()) else {
+                continue;
+            };
+            if status.signal() != Some(Signal::SIGKILL as i32) {
+                return Err(format!("{name} ended with {status}"));
+            }
+            self.processes.remove(name);
+            self.spawn_role(name);
+        }
+        Ok(())
+    }
+
+    /// `host` or `runner-a`, without waiting for it.
+    pub fn spawn_role(&mut self, name: &str) {
+        if name == "host" {
+            let config = self.config("config");
+            self.spawn("host", &["host", "--config", &config]);
+        } else {
+            self.spawn_runner("a");
+        }
+    }
+
+    /// Asks the Host for the cluster's id, which names its containers.
+    pub fn meet(&mut self) -> Result<(), String> {
+        let token = fs::read_to_string(self.dir.join("token")).map_err(|e| e.to_string())?;
+        let reply = http::try_call(self.api, "GET", "/version", Some(token.trim()), None).map_err(|e| e.to_string())?;
+        let version = hakuriver::api::public::Version::deserialize_json(&reply.text()).map_err(|e| e.to_string())?;
+        self.cluster_id = Some(version.cluster_id);
+        Ok(())
+    }
+
+    /// Where fault points are planned and told of; containers have it as well.
+    pub fn faults(&self) -> PathBuf {
+        self.dir.join("shared/shared_data/.faults")
     }
 
     /// SIGSTOP and SIGCONT.

@@ -23,6 +23,8 @@ mod wait;
 mod auth;
 mod bad_input;
 mod config;
+#[cfg(feature = "fault-points")]
+mod crash_lives;
 mod crash_phases;
 #[cfg(feature = "fault-points")]
 mod crash_walk;

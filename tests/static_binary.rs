@@ -1,7 +1,7 @@
 //! What is shipped: one static file that runs where there is nothing else.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::env::{Cluster, SOON, Settings};
@@ -20,6 +20,19 @@ fn it_is_static_and_small() {
     assert!(format!("{}{}", ldd.out(), ldd.stderr).contains("statically linked"), "{ldd}");
     let size = fs::metadata(&path).unwrap().len();
     assert!(size < 6_000_000, "{size} bytes");
+}
+
+#[test]
+fn no_fault_points_are_shipped() {
+    let has = |path: &Path, text: &str| {
+        let content = fs::read(path).unwrap();
+        content.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for text in ["HAKURIVER_FAULTS", "/shared/.faults"] {
+        assert!(!has(&release(), text), "the release binary has {text}");
+        // That they would be seen: the one under test is built with them.
+        assert!(cfg!(not(feature = "fault-points")) || has(Path::new(env!("CARGO_BIN_EXE_hakuriver")), text), "{text}");
+    }
 }
 
 #[test]

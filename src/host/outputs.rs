@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::api::node::OUTPUT_NOT_WANTED;
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
-use crate::sys::file;
+use crate::sys::{fault, file};
 
 pub(super) use self::janitor::clean;
 pub(super) use self::tail::start_of_last_lines;
@@ -130,6 +130,7 @@ impl Outputs {
         let known = have.checked_sub(offset).and_then(|known| usize::try_from(known).ok());
         // None: it would leave a gap (or lies further back than memory reaches).
         let Some(mut rest) = known.and_then(|known| bytes.get(known..)) else { return Ok(have) };
+        let _step = fault::step("output", || stream.to_string());
         while !rest.is_empty() {
             match file.write_at(rest, have) {
                 Ok(0) => return Err(fault("write", &ErrorKind::WriteZero.into())),
@@ -148,6 +149,7 @@ impl Outputs {
     /// A new file for a stream, in a folder that is made with it.
     fn make(&self, path: &Path, stream: Stream) -> Result<File, OutputFault> {
         let fault = |fault: &io::Error| OutputFault::of("make", path, fault);
+        let _step = fault::step("open", || stream.to_string());
         let made = || open(path, OpenOptions::new().write(true).create_new(true).mode(0o644));
         let file = match made() {
             Err(missing) if missing.kind() == ErrorKind::NotFound => {
@@ -173,7 +175,7 @@ impl Outputs {
     fn start_anew(&self, task: TaskId, attempt: Attempt) -> Result<(), OutputFault> {
         for stream in Stream::ALL {
             let path = self.path(task, stream);
-            remove(&path).map_err(|why| OutputFault::of("remove", &path, &why))?;
+            file::remove(&path).map_err(|why| OutputFault::of("remove", &path, &why))?;
         }
         let marker = self.marker(task);
         let written = file::make_dir(&self.folder(Stream::Stdout), 0o755)
@@ -205,16 +207,9 @@ impl Outputs {
     /// Nothing is kept of a task any more.
     pub(super) fn remove(&self, task: TaskId) -> io::Result<()> {
         for path in [self.path(task, Stream::Stdout), self.path(task, Stream::Stderr), self.marker(task)] {
-            remove(&path).map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", path.display())))?;
+            file::remove(&path).map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", path.display())))?;
         }
         Ok(())
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(fault) if fault.kind() != ErrorKind::NotFound => Err(fault),
-        _ => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body};
 
-use crate::sys::fault::around;
+use crate::sys::fault;
 
 /// How large a whole answer may be: a list of 100,000 tasks is some 40 MB.
 const LARGEST_ANSWER: u64 = 64 << 20;
@@ -126,8 +126,7 @@ impl Client {
         body: Payload<'_>,
         timeout: Duration,
     ) -> Result<Answer, ClientFault> {
-        let subject = || format!("{method} {}", path.split('?').next().unwrap_or(path));
-        match around("call", subject, || self.call_once(method, path, body, timeout)) {
+        match self.call_once(method, path, body, timeout) {
             // A kept connection may have been closed by the server just before we wrote. GET and PUT may be repeated.
             Err(ClientFault::Broken { reason, .. })
                 if matches!(method, "GET" | "PUT") && reason.starts_with(CLOSED) =>
@@ -192,6 +191,8 @@ impl Client {
         whole: Option<Duration>,
         idle: Option<Duration>,
     ) -> Result<Response<Body>, ClientFault> {
+        let _step =
+            fault::step("call", || fault::stable(&format!("{method} {}", path.split('?').next().unwrap_or(path))));
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", bearer);

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::RunnerFault;
 use crate::domain::ids::NodeName;
-use crate::sys::{file, random};
+use crate::sys::file;
 
 /// The folder, held by this process alone.
 #[derive(Debug)]
@@ -91,16 +90,7 @@ impl Home {
         if copy.is_file() {
             return Ok(copy);
         }
-        let temporary = bin.join(format!(".{}.tmp", random::hex(6)));
-        let copied = fs::copy(own, &temporary)
-            .and_then(|_| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o555)))
-            .and_then(|()| File::open(&temporary)?.sync_all())
-            .and_then(|()| fs::rename(&temporary, &copy));
-        if let Err(fault) = copied {
-            let _not_made = fs::remove_file(&temporary);
-            return Err(at("write", &copy, &fault));
-        }
-        file::sync_dir(&bin)?;
+        file::copy_program(own, &copy).map_err(|fault| at("write", &copy, &fault))?;
         Ok(copy)
     }
 
@@ -109,7 +99,7 @@ impl Home {
         let Ok(entries) = fs::read_dir(self.folder.join("bin")) else { return };
         for entry in entries.filter_map(Result::ok) {
             if !used.contains(&entry.path()) {
-                let _kept = fs::remove_file(entry.path());
+                let _kept = file::remove(&entry.path());
             }
         }
     }
@@ -134,6 +124,8 @@ fn at(what: &str, path: &Path, fault: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::sys::file::Scratch;
 

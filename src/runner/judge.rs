@@ -61,13 +61,11 @@ fn ran(record: &Record, seen: &Container, patience_over: bool) -> Verdict {
         ContainerState::Running if record.answered_since != seen.started_at => Verdict::Await,
         ContainerState::Running if !seen.restarts => Verdict::LetRestart,
         ContainerState::Running => Verdict::AsRecorded,
-        ContainerState::Exited(exit) if !seen.restarts => {
-            Verdict::Over(Outcome::exited(exit.code, exit.oom, Some(exit_text(exit.code, exit.oom))))
-        }
         // `docker restart`, and the daemon's own restart, go through "exited".
         ContainerState::Exited(_) if !patience_over => Verdict::Between,
         // A daemon that was killed finds its containers alive, stops them, and then takes them for stopped by a user
-        // (seen with Docker 20.10): `unless-stopped` does not bring those back. Nobody here asked for an end.
+        // (seen with Docker 20.10): `unless-stopped` does not bring those back. Nor does it start one that ran, but whose Runner was
+        // killed before it had said that it may be restarted. Nobody here asked for an end.
         ContainerState::Exited(_) => Verdict::StartAgain,
     }
 }
@@ -189,12 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_docker_would_not_restart_is_put_right_while_it_runs_and_over_when_it_ended() {
+    fn one_that_docker_would_not_restart_is_put_right_while_it_runs_and_started_again_when_it_ended() {
         let no = |state| Container { restarts: false, ..seen(state) };
         let running = record(Phase::Running { note: None });
         assert_eq!(judge(&running, Some(&no(ContainerState::Running)), false), Verdict::LetRestart);
-        let Verdict::Over(outcome) = judge(&running, Some(&no(exited(137))), false) else { panic!("it ended") };
-        assert_eq!((outcome.state, outcome.exit_code, outcome.kept), (Ending::Failed, Some(137), false));
+        assert_eq!(judge(&running, Some(&no(exited(137))), false), Verdict::Between);
+        assert_eq!(judge(&running, Some(&no(exited(137))), true), Verdict::StartAgain);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What all operations on a node share: the doors to Docker and storage, the limits, what is held.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use std::{fs, io};
 
 use super::depot::Depot;
 use super::executor::Owner;
@@ -181,7 +181,7 @@ impl Node {
         let binary = Path::new(&record.binary);
         // Of another version, most likely; any version can do this.
         if binary.parent() == self.binary.parent() && !binary.exists() {
-            fs::copy(&self.binary, binary)
+            file::copy_program(&self.binary, binary)
                 .map_err(|fault| io::Error::new(fault.kind(), format!("cannot write {}: {fault}", record.binary)))?;
         }
         Ok(())

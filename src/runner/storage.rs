@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::sys::{file, thread};
+use crate::sys::{fault, file, thread};
 
 /// How long a look at a file system may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,6 +52,7 @@ impl Looks {
                 return None;
             }
             let data = shared_dir.join("shared_data");
+            let _step = fault::step("folder", || "shared_data".to_owned());
             match fs::create_dir(&data) {
                 Ok(()) => Some(data),
                 Err(_) if data.is_dir() => Some(data),

@@ -19,7 +19,7 @@ use super::supervise::node::journal;
 use super::supervise::protocol::{Ask, Hello, Start, TaskState, Tell, Which, socket_name};
 use crate::api::json;
 use crate::sys::command::Program;
-use crate::sys::fault::around;
+use crate::sys::fault;
 use crate::sys::local::{self, Interest};
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
@@ -128,11 +128,7 @@ impl Supervisor {
     }
 
     fn ask(&self, ask: Ask) {
-        let verb = verb(&ask);
-        around("ask", || verb.to_owned(), || self.put(ask));
-    }
-
-    fn put(&self, ask: Ask) {
+        let _step = fault::step("ask", || verb(&ask).to_owned());
         let heard = self.asked.heard.load(Ordering::Acquire);
         self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((heard, ask));
         self.asked.wake.ring();
@@ -298,6 +294,7 @@ impl Line {
                 self.take_asked(&mut outgoing);
             }
             while !outgoing.is_empty() {
+                let _step = fault::step("line", || "ask".to_owned());
                 match socket.write(&outgoing) {
                     Ok(count) => drop(outgoing.drain(..count)),
                     Err(fault) if fault.kind() == ErrorKind::WouldBlock => break,

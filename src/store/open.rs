@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Params};
 
-use crate::sys::fault::around;
-use crate::sys::file::Lock;
+use crate::sys::fault;
+use crate::sys::file::{self, Lock};
 
 use super::{Readers, StoreFault, schema};
 
@@ -77,8 +77,8 @@ impl Store {
         if !self.in_transaction {
             return Ok(());
         }
-        around("commit", String::new, || self.conn.execute_batch("COMMIT"))
-            .map_err(|error| StoreFault::of("write the database", &error))?;
+        let _step = fault::step("store", || "commit".to_owned());
+        self.conn.execute_batch("COMMIT").map_err(|error| StoreFault::of("write the database", &error))?;
         self.in_transaction = false;
         Ok(())
     }
@@ -148,27 +148,26 @@ pub(super) fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreF
 
 /// Makes a database under another name and renames it: a crash leaves none or a whole one, so an empty file is always damage.
 fn create(path: &Path) -> Result<(), StoreFault> {
+    let step = fault::step("store", || "create".to_owned());
     let io_fault = |what: &str, error: &dyn std::fmt::Display| {
         StoreFault::Unusable(format!("cannot {what} the database {}: {error}", path.display()))
     };
     let new = beside(path, ".new");
     for stale in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm"), beside(&new, "-journal")] {
-        match fs::remove_file(&stale) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_fault("make", &error)),
-            _ => {}
-        }
+        file::remove(&stale).map_err(|error| io_fault("make", &error))?;
     }
     // Mode 0600: tasks' environment variables often hold secrets. SQLite gives its log files the same mode.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(|error| io_fault("make", &error))?;
+    step.at("empty");
     let conn = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.execute_batch("PRAGMA journal_mode = WAL")
         .and_then(|()| schema::migrate(&conn, 0))
         .and_then(|()| conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
         .map_err(|error| io_fault("make", &error))?;
     conn.close().map_err(|(_, error)| io_fault("make", &error))?;
-    fs::rename(&new, path).map_err(|error| io_fault("make", &error))?;
+    file::rename(&new, path).map_err(|error| io_fault("make", &error))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| io_fault("make", &error))
+    file::sync_dir(folder).map_err(|error| io_fault("make", &error))
 }
 
 /// Is it ours, whole, and of a version that this program knows? Then it is brought up to date.

@@ -1,105 +1,148 @@
-//! Points at which a test kills the process: before and after everything that is made durable, and everything that is asked of
-//! others. They stand in the lowest layers, so that none is forgotten.
+//! Fault points: before and after every durable write and every call of something outside, a place at which this process can be made
+//! to die as `kill -9` would. They stand in the lowest layers, where nobody can go past them.
 //!
-//! Without the feature `fault-points`, which only tests are built with, [`around`] is what it goes around.
+//! Only with the feature `fault-points`, which tests are built with; without it nothing of this is in the program.
+//!
+//! With HAKURIVER_FAULTS=DIR (a container: `/shared/.faults`), each hit adds the line `ROLE NAME` to `DIR/log`, and `DIR/plan`
+//! (`SERIAL ROLE N NAME`) says where to die: at the N-th hit of that name in that role since the plan was written. Who dies renames
+//! the plan to `DIR/done`, so it kills once.
 
-/// Does `work`, between two points. `kind` says what it is (`file`, `commit`, `command`, `call` …), `subject` to what it is done, without
-/// anything that is another one in each run.
-#[cfg(not(feature = "fault-points"))]
+/// What is being done. The second point is hit when it is dropped, however it went.
+#[must_use = "it has to live for as long as what it stands for takes"]
+#[derive(Debug)]
+pub struct Step {
+    #[cfg(feature = "fault-points")]
+    what: String,
+}
+
+/// Begins a step: `kind` and `subject` name it, the latter without ids and paths ([`stable`] takes them out).
 #[inline(always)]
-pub fn around<T>(_kind: &str, _subject: impl FnOnce() -> String, work: impl FnOnce() -> T) -> T {
-    work()
+#[cfg_attr(not(feature = "fault-points"), allow(unused_variables, reason = "nothing is named where nothing dies"))]
+pub fn step(kind: &str, subject: impl FnOnce() -> String) -> Step {
+    #[cfg(feature = "fault-points")]
+    let step = Step { what: if points::are_wanted() { format!("{kind}:{}", subject()) } else { String::new() } };
+    #[cfg(not(feature = "fault-points"))]
+    let step = Step {};
+    step.at("before");
+    step
+}
+
+impl Step {
+    /// A point between.
+    #[inline(always)]
+    #[cfg_attr(not(feature = "fault-points"), allow(unused_variables, reason = "as above"))]
+    pub fn at(&self, moment: &str) {
+        #[cfg(feature = "fault-points")]
+        if !self.what.is_empty() {
+            points::hit(&format!("{}:{moment}", self.what));
+        }
+    }
+}
+
+impl Drop for Step {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.at("after");
+    }
+}
+
+/// Says who this process is; without a role it never dies here.
+#[inline(always)]
+#[cfg_attr(not(feature = "fault-points"), allow(unused_variables, reason = "as above"))]
+pub fn be(role: &'static str) {
+    #[cfg(feature = "fault-points")]
+    points::be(role);
+}
+
+/// A name without what differs from one run to the next: each word of it (letters and digits) that has a digit becomes `N`.
+pub fn stable(name: &str) -> String {
+    let mut stable = String::new();
+    for part in name.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let end = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+        let word = &part[..end];
+        stable.push_str(if word.bytes().any(|byte| byte.is_ascii_digit()) { "N" } else { word });
+        stable.push_str(&part[end..]);
+    }
+    stable
+}
+
+/// The last part of a path, without what differs.
+pub fn file_name(path: &std::path::Path) -> String {
+    stable(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 #[cfg(feature = "fault-points")]
-pub use points::around;
-
-#[cfg(feature = "fault-points")]
 mod points {
-    use std::collections::HashMap;
     use std::fs::{self, OpenOptions};
     use std::io::Write as _;
     use std::path::PathBuf;
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
-    /// Names the folder in which a test leaves `kill` (`<role> <number> <point>`: the process of that role ends at that hit of that
-    /// point) and finds `hits` (a line for each) and `killed` (it was done: no process does it again).
-    const VARIABLE: &str = "HAKURIVER_FAULT_DIR";
+    /// Where a container finds the folder.
+    const IN_CONTAINER: &str = "/shared/.faults";
 
-    struct Plan {
-        folder: PathBuf,
-        role: String,
-        kill: Option<(u32, String)>,
-        counts: Mutex<HashMap<String, u32>>,
+    static ROLE: OnceLock<&str> = OnceLock::new();
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    /// The plan that was seen last, and the hits since.
+    static SEEN: Mutex<(String, u32)> = Mutex::new((String::new(), 0));
+
+    pub(super) fn be(role: &'static str) {
+        let _twice = ROLE.set(role);
     }
 
-    static PLAN: LazyLock<Option<Plan>> = LazyLock::new(plan);
+    pub(super) fn are_wanted() -> bool {
+        ROLE.get().is_some() && folder().is_some()
+    }
 
-    fn plan() -> Option<Plan> {
-        let folder = PathBuf::from(std::env::var_os(VARIABLE)?);
-        let role = std::env::args().nth(1)?;
-        let text = fs::read_to_string(folder.join("kill")).unwrap_or_default();
-        let mut words = text.trim().splitn(3, ' ');
-        let kill = match (words.next(), words.next().and_then(|number| number.parse().ok()), words.next()) {
-            (Some(whose), Some(number), Some(point)) if whose == role => Some((number, point.to_owned())),
-            _ => None,
+    fn folder() -> Option<&'static PathBuf> {
+        let find = || match std::env::var_os("HAKURIVER_FAULTS") {
+            Some(folder) => Some(PathBuf::from(folder)),
+            None => Some(PathBuf::from(IN_CONTAINER)).filter(|folder| folder.is_dir()),
         };
-        Some(Plan { folder, role, kill, counts: Mutex::default() })
+        FOLDER.get_or_init(find).as_ref()
     }
 
-    /// See the other one.
-    pub fn around<T>(kind: &str, subject: impl FnOnce() -> String, work: impl FnOnce() -> T) -> T {
-        let Some(plan) = &*PLAN else { return work() };
-        let name = format!("{kind} {}", plain(&subject()));
-        plan.hit(&format!("before {name}"));
-        let done = work();
-        plan.hit(&format!("after {name}"));
-        done
-    }
-
-    impl Plan {
-        fn hit(&self, point: &str) {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(point.to_owned()).or_default();
-            *count += 1;
-            let line = format!("{} {point}\n", self.role);
-            let hits = OpenOptions::new().append(true).create(true).open(self.folder.join("hits"));
-            let _noted = hits.and_then(|mut file| file.write_all(line.as_bytes()));
-            let is_here = self.kill.as_ref().is_some_and(|(number, name)| number == count && name == point);
-            // Whoever makes it is the one: those that are started again go on.
-            if is_here && OpenOptions::new().write(true).create_new(true).open(self.folder.join("killed")).is_ok() {
-                let us = nix::unistd::Pid::this();
-                let _never = nix::sys::signal::kill(us, nix::sys::signal::Signal::SIGKILL);
-                loop {
-                    std::thread::park();
-                }
-            }
+    pub(super) fn hit(name: &str) {
+        let (Some(role), Some(folder)) = (ROLE.get(), folder()) else { return };
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(mut log) = OpenOptions::new().append(true).open(folder.join("log")) {
+            let _lost = log.write_all(format!("{role} {name}\n").as_bytes());
+        }
+        let file = folder.join("plan");
+        let Ok(plan) = fs::read_to_string(&file) else { return };
+        let mut words = plan.trim_end().splitn(4, ' ');
+        let (_serial, whose, count, what) = (words.next(), words.next(), words.next(), words.next());
+        if whose != Some(role) || what != Some(name) {
+            return;
+        }
+        if seen.0 != plan {
+            *seen = (plan.clone(), 0);
+        }
+        seen.1 += 1;
+        if count.and_then(|count| count.parse().ok()) == Some(seen.1) && fs::rename(&file, folder.join("done")).is_ok()
+        {
+            crate::sys::process::signal(std::process::id(), crate::sys::process::SIGKILL);
+            // The first process of a container cannot be killed from within.
+            // SAFETY: it ends this process at once, as SIGKILL would: nothing is written or run any more.
+            unsafe { libc::_exit(128 + libc::SIGKILL) };
         }
     }
+}
 
-    /// Without numbers and random digits: `tasks/7530.1/record.json` is the same point for every task.
-    fn plain(subject: &str) -> String {
-        let mut plain = String::new();
-        for word in subject.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
-            let letters = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-            let is_number = letters.bytes().any(|byte| byte.is_ascii_digit())
-                && letters.bytes().all(|byte| byte.is_ascii_hexdigit());
-            plain.push_str(if is_number { "#" } else { letters });
-            plain.push_str(&word[letters.len()..]);
-        }
-        plain
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn a_point_is_the_same_in_each_run() {
-            assert_eq!(plain("record.json"), "record.json");
-            assert_eq!(plain("PUT /runner/hrt-17-3-a/observed"), "PUT /runner/hrt-#-#-a/observed");
-            assert_eq!(plain("ship/7530/1/stdout"), "ship/#/#/stdout");
-            assert_eq!(plain(".x.0a1b2c3d4e5f.tmp"), ".x.#.tmp");
+    #[test]
+    fn names_lose_what_differs_from_run_to_run() {
+        for (name, expected) in [
+            ("record.json", "record.json"),
+            ("7365422138.1.stdout", "N.N.stdout"),
+            ("hakuriver-1.0.0-alpha.1-9f3a", "hakuriver-N.N.N-alpha.N-N"),
+            ("/runner/hrt-12-3-a/observed", "/runner/hrt-N-N-a/observed"),
+            ("", ""),
+        ] {
+            assert_eq!(stable(name), expected);
         }
     }
 }

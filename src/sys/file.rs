@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::fault::around;
+use super::fault::{file_name, step};
 
 /// Replaces `path` with `content` so that a crash leaves the old or the new content, never a part; mode as given,
 /// whatever the umask.
@@ -18,11 +18,8 @@ use super::fault::around;
 /// # Errors
 /// The io error, with the path in its message.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    around("file", || name_of(path), || sync_dir(replace_with(path, content, mode, Durable::Yes)?))
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    let _step = step("write", || file_name(path));
+    sync_dir(replace_with(path, content, mode, Durable::Yes)?)
 }
 
 /// As [`write_atomic`] for those who read it meanwhile, but without waiting for the disk: for what is written anew at each start.
@@ -30,6 +27,7 @@ fn name_of(path: &Path) -> String {
 /// # Errors
 /// The io error, with the path in its message.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let _step = step("write", || file_name(path));
     replace_with(path, content, mode, Durable::No).map(|_folder| ())
 }
 
@@ -45,11 +43,11 @@ fn replace_with<'a>(path: &'a Path, content: &[u8], mode: u32, durable: Durable)
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file name", path.display())));
     };
     let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), super::random::hex(6)));
-    let written = write_new(&temporary, content, mode, durable).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, content, mode, durable).and_then(|()| rename(&temporary, path));
     match written {
         Ok(()) => Ok(folder),
         Err(fault) => {
-            let _not_made = fs::remove_file(&temporary);
+            let _not_made = remove(&temporary);
             Err(at("write", path, &fault))
         }
     }
@@ -63,11 +61,51 @@ fn write_new(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Re
     if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
 }
 
+/// Gives a file another name, in place of what has that one. Durable once its folder is: [`sync_dir`].
+///
+/// # Errors
+/// The io error, without the paths.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let _step = step("rename", || file_name(to));
+    fs::rename(from, to)
+}
+
+/// Removes a file. That it is not there is no error.
+///
+/// # Errors
+/// The io error, without the path.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let _step = step("remove", || file_name(path));
+    match fs::remove_file(path) {
+        Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a program so that a crash leaves a whole one or none: executable for all, synced and renamed.
+///
+/// # Errors
+/// The io error, without the paths.
+pub fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
+    let _step = step("write", || file_name(to));
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let temporary = folder.join(format!(".{}.tmp", super::random::hex(6)));
+    let copied = fs::copy(from, &temporary)
+        .and_then(|_| fs::set_permissions(&temporary, Permissions::from_mode(0o555)))
+        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| rename(&temporary, to));
+    if copied.is_err() {
+        let _not_made = remove(&temporary);
+    }
+    copied.and_then(|()| sync_dir(folder))
+}
+
 /// A file to append to, made for us alone if it is not there; never through a link.
 ///
 /// # Errors
 /// The io error, with the path in its message.
 pub fn append_to(path: &Path) -> io::Result<File> {
+    let _step = step("open", || file_name(path));
     let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
     file.map_err(|fault| at("open", path, &fault))
 }
@@ -88,6 +126,7 @@ pub fn write_to(path: &Path) -> io::Result<File> {
 pub fn sync_dir(folder: &Path) -> io::Result<()> {
     // The parent of a plain file name is the empty path, which means here.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let _step = step("sync", || file_name(folder));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|fault| at("sync the folder", folder, &fault))
 }
 
@@ -138,6 +177,7 @@ pub fn open_foreign(path: &Path, options: &mut OpenOptions) -> io::Result<File> 
 /// # Errors
 /// The io error, with the path in its message.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let _step = step("remove", || file_name(path));
     let with_path =
         |fault: io::Error| io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display()));
     match fs::symlink_metadata(path) {
@@ -146,8 +186,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Ok(seen) if !seen.is_dir() => return fs::remove_file(path).map_err(with_path),
         Ok(_) => {}
     }
-    let remove = || empty(path).and_then(|()| fs::remove_dir(path));
-    around("remove", || name_of(path), remove).map_err(with_path)
+    empty(path).and_then(|()| fs::remove_dir(path)).map_err(with_path)
 }
 
 fn empty(top: &Path) -> io::Result<()> {
@@ -204,6 +243,7 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(parent) = parent {
         make_dir(parent, mode)?;
     }
+    let _step = step("folder", || file_name(path));
     match DirBuilder::new().mode(mode).create(path) {
         // Made by someone else at the same moment.
         Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
@@ -315,6 +355,16 @@ mod tests {
         assert_eq!(fs::read(&path).expect("it is there"), b"second");
         assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777, 0o666);
         assert_eq!(fs::read_dir(scratch.path()).expect("it is a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_program_is_copied_whole_or_not_at_all() {
+        let scratch = Scratch::new();
+        let copy = scratch.path().join("copy");
+        copy_program(Path::new("/proc/self/exe"), &copy).expect("it can be copied");
+        assert_eq!(fs::metadata(&copy).expect("it is there").permissions().mode() & 0o7777, 0o555);
+        copy_program(scratch.path(), &scratch.path().join("none")).expect_err("a folder is no program");
+        assert_eq!(fs::read_dir(scratch.path()).expect("it is a folder").count(), 1, "nothing else is left");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::children::{Gone, reap};
 use super::command::{CommandFault, cannot_start, prepare};
+use super::fault;
 use super::shutdown::poll;
 
 /// What is left when the main program has ended by itself gets TERM and this long to end well.
@@ -78,7 +79,11 @@ impl Init {
         let mut command = prepare(argv, env)?;
         let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(|fault| cannot_start(argv, &fault))?;
         command.stdin(Stdio::null()).stdout(stderr);
+        let step = fault::step("launch", || {
+            argv.first().map(|program| fault::file_name(program.as_ref())).unwrap_or_default()
+        });
         let child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
+        drop(step);
         // It is waited for below, with all others: its handle is not used any more.
         let child = Pid::from_raw(libc::pid_t::try_from(child.id()).expect("a process id is a positive pid_t"));
         let mut end = limit.and_then(|limit| Instant::now().checked_add(limit));

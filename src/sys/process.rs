@@ -245,6 +245,7 @@ pub fn signal(pid: u32, signal: i32) {
 /// # Errors
 /// `/proc` is not mounted.
 pub fn signal_task(main: u32, mark: &str, signal: i32) -> io::Result<()> {
+    let _step = super::fault::step("task", || format!("signal {signal}"));
     let mut told = std::collections::BTreeSet::new();
     for _ in 0..20 {
         let new: Vec<u32> = of_task(main, mark)?.into_iter().filter(|pid| told.insert(*pid)).collect();

@@ -1,11 +1,10 @@
 //! The copy of our binary that keeps environments' containers alive.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::sys::{file, random};
+use crate::sys::file;
 
 /// Where it is; made, or replaced by this version of us, if need be. The path stays, for Docker looks it up at every start of a
 /// container; who runs the file that was there keeps it.
@@ -22,16 +21,7 @@ pub(super) fn prepare(home: &Path) -> io::Result<PathBuf> {
     }
     let folder = home.join("bin");
     file::make_dir(&folder, 0o711)?;
-    let temporary = folder.join(format!(".{}.tmp", random::hex(6)));
-    let copied = fs::copy(own, &temporary)
-        .and_then(|_| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o555)))
-        .and_then(|()| File::open(&temporary)?.sync_all())
-        .and_then(|()| fs::rename(&temporary, &copy));
-    if let Err(fault) = copied {
-        let _not_made = fs::remove_file(&temporary);
-        return Err(at(fault));
-    }
-    file::sync_dir(&folder)?;
+    file::copy_program(own, &copy).map_err(at)?;
     Ok(copy)
 }
 
@@ -44,6 +34,8 @@ fn is_newer(copy: &Path, own: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::sys::file::Scratch;
 

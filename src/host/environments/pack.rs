@@ -3,7 +3,7 @@
 //! Stop, commit, start again as it was, save under a name that counts for nothing, check, sync, write the manifest, rename. Only then
 //! older versions go. Whatever fails, and wherever the Host is killed, what was there before is there after ([`super::owed`]).
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::{Environments, env_name, tarballs};
 use crate::archive::{Manifest, names};
 use crate::domain::ids::EnvName;
 use crate::host::engine::ActFault;
-use crate::sys::file;
+use crate::sys::{fault, file};
 use crate::{info, warning};
 
 /// Characters of a label at most.
@@ -169,6 +169,7 @@ impl Environments {
             Some(fault) => return Err(fault),
             None => saved?,
         }
+        let _step = fault::step("sync", || "archive".to_owned());
         file.sync_all().map_err(|e| fault(&e))
     }
 
@@ -183,7 +184,7 @@ impl Environments {
         let path = self.folder.join(names::file_name(name.as_str(), *version));
         let fault = |fault: io::Error| unwritten(&path, &fault);
         file::write_atomic(&beside, manifest.to_json().as_bytes(), 0o644).map_err(fault)?;
-        fs::rename(unfinished, &path).and_then(|()| file::sync_dir(&self.folder)).map_err(fault)?;
+        file::rename(unfinished, &path).and_then(|()| file::sync_dir(&self.folder)).map_err(fault)?;
         Ok(path)
     }
 

@@ -1,11 +1,12 @@
 //! The container directory: which versions of which environments lie there, which may go, and what was never finished.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
 use crate::archive::names;
 use crate::domain::ids::EnvName;
+use crate::sys::file;
 
 /// The times of the versions of each environment, the newest first. What no task can name is passed over.
 ///
@@ -87,12 +88,8 @@ pub(super) fn remove_orphans(folder: &Path, name: &EnvName) -> io::Result<()> {
 
 /// That it is not there is no error.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(fault) if fault.kind() != ErrorKind::NotFound => {
-            Err(io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display())))
-        }
-        _ => Ok(()),
-    }
+    file::remove(path)
+        .map_err(|fault| io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display())))
 }
 
 #[cfg(test)]

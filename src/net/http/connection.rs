@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::parse::{self, LONGEST_HEAD, Parsed, Whole};
 use super::server::Open;
 use super::{Handler, Limits, Reply};
+use crate::sys::fault;
 
 /// What is read at once. On the stack, so that an idle connection has no buffer.
 const PART: usize = 4 << 10;
@@ -86,6 +87,7 @@ impl Connection<'_> {
         let length = usize::try_from(whole.content_length).expect("not above the limit, which is a usize");
         let body = self.read_body(length, whole.expects_continue)?;
         let reply = guarded(|| handler.handle(&whole.head, &body)).unwrap_or_else(|fault| fault);
+        let _step = fault::step("answer", || fault::stable(&format!("{} {}", whole.head.method, whole.head.path)));
         drop(body);
         if matches!(reply, Reply::Full { .. }) {
             open.answering();

@@ -14,6 +14,7 @@ use crate::domain::cpuset::CpuSet;
 use crate::domain::raw_text;
 use crate::runner::supervise::protocol::{STDERR, STDOUT, Start};
 use crate::sys::cgroup::{Cgroups, Group, Limits};
+use crate::sys::fault;
 use crate::sys::launch::{Launch, Launched, launch};
 use crate::sys::process;
 
@@ -152,6 +153,7 @@ fn set(list: &str, of: &str) -> Result<Option<CpuSet>, String> {
 /// Two files beside those of all other tasks: a folder for each task would cost more than the task.
 fn open_output(output: &str, stream: &str) -> io::Result<File> {
     let path = PathBuf::from(format!("{output}.{stream}"));
+    let _step = fault::step("open", || stream.to_owned());
     let open = || OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
     let opened = open().or_else(|fault| {
         if fault.kind() != io::ErrorKind::NotFound {

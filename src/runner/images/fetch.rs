@@ -62,7 +62,7 @@ impl Spool {
             let since = entry.metadata().and_then(|found| found.modified()).ok();
             let age = since.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
             if age > KEPT && entry.path().extension().is_some_and(|kind| kind == "part") {
-                let _kept = fs::remove_file(entry.path());
+                let _kept = file::remove(&entry.path());
             }
         }
     }
@@ -77,7 +77,7 @@ impl Spool {
             let other = entry.file_name().to_string_lossy().into_owned();
             let environment = other.rsplitn(5, '-').nth(4);
             if other != name && environment == Some(&manifest.name) {
-                let _kept = fs::remove_file(entry.path());
+                let _kept = file::remove(&entry.path());
             }
         }
         Ok(self.folder.join(name))
@@ -108,7 +108,7 @@ impl Spool {
             Err(fault) => {
                 // What can be gone on with is kept; what failed only takes room.
                 if matches!(fault, FetchFault::Failed(_) | FetchFault::Gone) {
-                    let _kept = fs::remove_file(&transfer.path);
+                    let _kept = file::remove(&transfer.path);
                 }
                 Err(fault)
             }

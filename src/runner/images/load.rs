@@ -1,6 +1,5 @@
 //! From a version of an environment to its image: what the node lacks of it is brought, and given to Docker.
 
-use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::{ImageFault, Images, Loading};
 use crate::archive::Part;
 use crate::runner::executor::docker::DockerFault;
 use crate::runner::executor::docker_parse::Complaint;
+use crate::sys::file;
 use crate::sys::shutdown::Stop;
 use crate::{info, warning};
 
@@ -87,7 +87,7 @@ impl Images {
         let fed = self.feed(found, &mut file, part.length(), loading);
         // Where Docker only did not answer, it is there for the next try.
         if !matches!(fed, Err(LoadFault::Final(ImageFault::Docker(_)))) {
-            let _kept = fs::remove_file(path);
+            let _kept = file::remove(&path);
         }
         fed
     }

@@ -131,12 +131,8 @@ impl Place {
     /// The io error, with the path.
     pub fn remove(&self) -> io::Result<()> {
         for path in Stream::ALL.map(|stream| self.path(stream)) {
-            match fs::remove_file(&path) {
-                Err(fault) if fault.kind() != io::ErrorKind::NotFound => {
-                    return Err(io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display())));
-                }
-                _ => {}
-            }
+            file::remove(&path)
+                .map_err(|fault| io::Error::new(fault.kind(), format!("cannot remove {}: {fault}", path.display())))?;
         }
         Ok(())
     }

@@ -122,7 +122,7 @@ fn install(init: &Init, path: &str) -> Result<Option<i32>, String> {
     let forbidden = forbid_service_start(root);
     let ended = install_with(init, manager, &program);
     if let Some(file) = forbidden {
-        let _gone = fs::remove_file(file);
+        let _gone = file::remove(&file);
     }
     match ended? {
         Ended::Stopped(status) => return Ok(Some(status)),

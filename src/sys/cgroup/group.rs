@@ -13,6 +13,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::{Place, Version, cannot, folders_in, table::read_text, v1, v2};
+use crate::sys::fault;
 
 /// How long a freeze may take. Who waits for a disk that does not answer cannot be frozen.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -146,6 +147,7 @@ impl Group {
     }
 
     fn freeze_within(&self, frozen: bool, patience: Duration) -> io::Result<()> {
+        let _step = fault::step("group", || if frozen { "freeze" } else { "thaw" }.to_owned());
         match &self.freezer {
             Some(Place { version: Version::V1, path }) => v1::freeze(path, frozen, patience),
             Some(Place { version: Version::V2, path }) => v2::freeze(path, frozen, patience),
@@ -169,6 +171,7 @@ impl Group {
     /// # Errors
     /// The io error, with the path.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let _step = fault::step("group", || format!("signal {signal}"));
         let is_kill = signal == libc::SIGKILL;
         if let (true, Some(Place { version: Version::V2, path })) = (is_kill, &self.freezer)
             && let Some(done) = v2::kill(path)
@@ -233,6 +236,7 @@ impl Group {
             Err(fault) if fault.kind() != ErrorKind::NotFound => return Err(fault),
             Ok(_) | Err(_) => {}
         }
+        let _step = fault::step("group", || "remove".to_owned());
         if let Some(anchor) = &self.anchor {
             // It may have ended already.
             let _gone = anchor.line.shutdown(Shutdown::Both);

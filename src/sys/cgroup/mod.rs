@@ -11,6 +11,7 @@ mod tests;
 mod v1;
 mod v2;
 
+use crate::sys::fault;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -107,6 +108,7 @@ impl Cgroups {
             let text = "this node has no control group hierarchy in which a memory limit can be enforced";
             return Err(io::Error::new(ErrorKind::Unsupported, text));
         }
+        let _step = fault::step("group", || "make".to_owned());
         let mut group = Group::default();
         let made = self.fill(&mut group, name, limits);
         match made {

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{CommandFault, Program, cannot_start, die_with_us, prepare};
-use crate::sys::fault::around;
+use crate::sys::fault;
 use crate::sys::shutdown::{self, Stop};
 
 /// How long output is still read after the program itself has ended: a process that it left behind may hold the pipe open
@@ -47,19 +47,6 @@ pub(super) fn run(
     stop: Option<&Stop>,
     stdout: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Result<Ended, CommandFault> {
-    let words = || {
-        let name = program.argv.first().map_or("", |path| path.rsplit('/').next().unwrap_or_default());
-        format!("{name} {}", program.argv.get(1).map_or("", String::as_str))
-    };
-    around("command", words, || drive(program, feed, stop, stdout))
-}
-
-fn drive(
-    program: &Program,
-    feed: Feed<'_>,
-    stop: Option<&Stop>,
-    stdout: &mut dyn FnMut(&[u8]) -> bool,
-) -> Result<Ended, CommandFault> {
     let argv = &program.argv;
     let mut command = prepare(argv, &program.env)?;
     if program.dies_with_us {
@@ -71,7 +58,9 @@ fn drive(
         .stdin(if needs_input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    let step = fault::step("command", || subject(argv));
     let mut child = command.spawn().map_err(|fault| cannot_start(argv, &fault))?;
+    step.at("started");
     let streams = Streams {
         stdin: child.stdin.take(),
         stdout: child.stdout.take(),
@@ -88,8 +77,18 @@ fn drive(
         deadline: Instant::now().checked_add(program.deadline),
         killed: None,
         timed_out: false,
+        step,
     };
     running.finish(stop, stdout).map_err(|fault| cannot_start(argv, &fault))
+}
+
+/// The program, and the first of its words if it is one: `docker run`.
+fn subject(argv: &[String]) -> String {
+    let program = argv.first().map(|program| fault::file_name(program.as_ref())).unwrap_or_default();
+    match argv.get(1).filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())) {
+        Some(word) => format!("{program} {word}"),
+        None => program,
+    }
 }
 
 struct Streams {
@@ -110,6 +109,7 @@ struct Running<'a> {
     /// When its group was killed.
     killed: Option<Instant>,
     timed_out: bool,
+    step: fault::Step,
 }
 
 impl Running<'_> {
@@ -129,6 +129,9 @@ impl Running<'_> {
             }
             if ready.stdin && !self.input.push(&mut self.streams.stdin) {
                 self.kill();
+            }
+            if ready.stdout {
+                self.step.at("output");
             }
             if ready.stdout && !pull(&mut self.streams.stdout, &mut buffer, stdout) {
                 self.kill();

@@ -20,6 +20,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
 use crate::domain::cpuset::CpuSet;
+use crate::sys::fault as fault_point;
 use crate::sys::{affinity, process};
 use child::{Groups, Plan};
 
@@ -67,6 +68,7 @@ impl fmt::Display for LaunchFault {
 /// # Errors
 /// See [`LaunchFault`]; the child is gone then.
 pub fn launch(launch: Launch) -> Result<Launched, LaunchFault> {
+    let _step = fault_point::step("launch", || "process".to_owned());
     let prepared = Prepared::of(launch, Groups::Join)?;
     let pid = child::spawn(&prepared.plan()).map_err(|failed| prepared.fault(failed))?;
     Ok(Launched { pid })

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::api::json;
 use crate::runner::supervise::frame;
 use crate::runner::supervise::protocol::{Ask, Tell};
+use crate::sys::fault;
 
 /// How often strangers are told of: whoever may not connect may do so in a loop, and is not to fill our disk.
 const PACE: Duration = Duration::from_secs(600);
@@ -112,6 +113,7 @@ impl Conn {
     /// Sends what is left, as much as goes at once.
     pub(super) fn flush(&mut self) {
         while self.is_busy() {
+            let _step = fault::step("line", || "tell".to_owned());
             match self.socket.write(&self.outgoing[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(fault) if fault.kind() == ErrorKind::WouldBlock => return,

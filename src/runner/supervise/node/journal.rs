@@ -16,8 +16,7 @@ use nanoserde::{DeJson, SerJson};
 
 use crate::api::json;
 use crate::runner::supervise::protocol::{TaskState, Which};
-use crate::sys::fault::around;
-use crate::sys::file;
+use crate::sys::{fault, file};
 
 /// In the Runner's folder.
 pub const FOLDER: &str = "supervisor";
@@ -144,8 +143,10 @@ impl Journal {
             })
         } else {
             // What fails is written again to the same place.
-            let written = around("journal", String::new, || {
-                self.file.write_all_at(&self.pending, self.end).and_then(|()| self.file.sync_data())
+            let step = fault::step("journal", || "append".to_owned());
+            let written = self.file.write_all_at(&self.pending, self.end).and_then(|()| {
+                step.at("written");
+                self.file.sync_data()
             });
             written.map(|()| self.end = end)
         };
@@ -199,7 +200,7 @@ impl Journal {
 
     /// Nothing is to be remembered.
     pub fn remove(&self) {
-        let _gone = fs::remove_file(&self.path);
+        let _gone = file::remove(&self.path);
     }
 }
 

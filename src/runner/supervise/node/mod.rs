@@ -20,7 +20,6 @@ use super::protocol::{Ask, End, TaskState, Tell, Which, socket_name};
 use crate::runner::executor::process;
 use crate::sys::cgroup::{Cgroups, Group, Limits};
 use crate::sys::children::{Children, Gone};
-use crate::sys::fault::around;
 use crate::sys::local::{self, Interest};
 use crate::sys::process::Detached;
 use crate::{error, info, warning};
@@ -423,8 +422,7 @@ impl Node {
             return;
         } else {
             let changed = std::mem::take(&mut self.changed);
-            let tell = Tell::Changed(changed.iter().filter_map(state).collect());
-            around("tell", String::new, || conn.tell(&tell));
+            conn.tell(&Tell::Changed(changed.iter().filter_map(state).collect()));
         }
         self.conn.take_if(|conn| conn.is_over());
     }

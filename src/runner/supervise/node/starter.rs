@@ -11,7 +11,7 @@ use super::Key;
 use crate::runner::executor::process::{self, Running};
 use crate::runner::supervise::protocol::Start;
 use crate::sys::cgroup::Cgroups;
-use crate::sys::fault::around;
+use crate::sys::fault;
 use crate::sys::thread;
 use crate::sys::wake::Wake;
 
@@ -157,7 +157,9 @@ impl Shared {
                 queue.idle -= 1;
             };
             drop(queue);
-            let result = around("start", String::new, || process::start(&start, &self.cgroups));
+            let step = fault::step("start", || "task".to_owned());
+            let result = process::start(&start, &self.cgroups);
+            drop(step);
             if self.done.send(Done { key, result }).is_err() {
                 return;
             }
