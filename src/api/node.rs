@@ -238,6 +238,10 @@ pub struct DesiredTask {
     pub attempt: u32,
     /// `run`, `pause`, `stop`; or [`RETURN`]
     pub want: String,
+    /// It was seen on this node: where it is not there any more, it is reported as `gone`, and not started again. That it becomes so
+    /// is no change of the list: who follows the list has the task, and knows.
+    #[nserde(default)]
+    pub seen: bool,
     pub spec: OrderSpec,
 }
 

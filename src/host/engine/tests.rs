@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::api::node::{Acknowledged, DesiredAnswer, Registered};
+use crate::api::node::{Acknowledged, DesiredAnswer, DesiredTask, Registered};
 use crate::domain::ids::{Attempt, TaskName};
 use crate::domain::node::{Conditions, Inventory};
 use crate::domain::size::Bytes;
@@ -142,11 +142,11 @@ impl Bench {
             if news.base.is_none() {
                 list.clear();
             }
-            for task in news.tasks {
-                list.insert(task.task_id.clone(), format!("{task:?}"));
-            }
+            // Who has a task need not be told that it was seen there: that is for those who ask for the whole list.
+            let line = |task: DesiredTask| (task.task_id.clone(), format!("{:?}", DesiredTask { seen: false, ..task }));
+            list.extend(news.tasks.into_iter().map(line));
             news.removed.iter().for_each(|id| drop(list.remove(id)));
-            let expected = whole.tasks.iter().map(|task| (task.task_id.clone(), format!("{task:?}"))).collect();
+            let expected = whole.tasks.into_iter().map(line).collect();
             assert_eq!(*list, expected, "who follows the differences knows the list");
             assert_eq!(news.version, whole.version);
             *known = news.version;
