@@ -21,9 +21,13 @@ mod tty;
 mod wait;
 
 mod auth;
+mod backup;
 mod bad_input;
+#[cfg(feature = "fault-points")]
+mod clock;
 mod config;
 mod crash_phases;
+mod database;
 mod docker_faults;
 mod env_host;
 mod env_layers;

@@ -135,8 +135,8 @@ pub struct OutputChunk {
     pub data: String,
 }
 
-/// [`OutputHave::have`] where the Host wants nothing of that stream, however much there is: it does not know the task, or
-/// knows a newer attempt at it.
+/// [`OutputHave::have`] where the Host wants nothing of that stream, however much there is: the task is another node's, or it
+/// knows a newer attempt at it. (That of a task that it does not know is refused: a database that knows it may be put back.)
 pub const OUTPUT_NOT_WANTED: u64 = i64::MAX as u64;
 
 /// How much of a stream the Host has.
