@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Params, params};
 
 use crate::info;
+use crate::sys::fault::around;
 use crate::sys::file::{self, Lock};
 use crate::sys::random;
 
@@ -77,7 +78,8 @@ impl Store {
         if !self.in_transaction {
             return Ok(());
         }
-        self.conn.execute_batch("COMMIT").map_err(|error| StoreFault::of("write the database", &error))?;
+        around("commit", String::new, || self.conn.execute_batch("COMMIT"))
+            .map_err(|error| StoreFault::of("write the database", &error))?;
         self.in_transaction = false;
         Ok(())
     }

@@ -11,6 +11,7 @@ mod start;
 mod stop;
 mod vps;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -113,15 +114,15 @@ impl Work {
     }
 
     /// Writes the record as it is. A full disk must not keep a task from being stopped or reported, so that is a warning.
-    fn save(&mut self) -> bool {
+    fn save(&mut self) {
         self.node.boot_id.clone_into(&mut self.record.boot_id);
-        match self.node.records.save(&self.record) {
-            Ok(()) => true,
-            Err(fault) => {
-                warning!("task {}: its record is out of date: {fault}", self.record.task);
-                false
-            }
+        if let Err(fault) = self.try_save() {
+            warning!("task {}: its record is out of date: {fault}", self.record.task);
         }
+    }
+
+    fn try_save(&self) -> io::Result<()> {
+        self.node.records.save(&self.record)
     }
 
     /// A change that the Host should hear of: stored, then told.

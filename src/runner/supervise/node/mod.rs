@@ -20,6 +20,7 @@ use super::protocol::{Ask, End, TaskState, Tell, Which, socket_name};
 use crate::runner::executor::process;
 use crate::sys::cgroup::{Cgroups, Group, Limits};
 use crate::sys::children::{Children, Gone};
+use crate::sys::fault::around;
 use crate::sys::local::{self, Interest};
 use crate::sys::process::Detached;
 use crate::{error, info, warning};
@@ -44,6 +45,8 @@ const FIRST_RUNNER: Duration = Duration::from_secs(30);
 const STARTS: usize = 16;
 /// How often what is left of a task is looked at, where nobody tells.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often a journal that could not be written is tried again while a start waits for it.
+const ROOM: Duration = Duration::from_secs(1);
 /// The group that the supervisor itself is in.
 const OWN_GROUP: &str = "supervisor";
 
@@ -232,7 +235,7 @@ impl Node {
         }
         let now = Instant::now();
         let end = if !self.to_start.is_empty() {
-            Some(now)
+            Some(if self.journal.is_well() { now } else { now + ROOM })
         } else {
             let ticks = self.ticking.iter().filter_map(|key| self.tasks.get(key)).filter_map(Task::next_tick).min();
             let look = (!self.ending.is_empty()).then(|| now + LOOK);
@@ -370,26 +373,19 @@ impl Node {
         self.journal.sync(self.tasks.values().map(|task| &task.state));
     }
 
-    /// Starts what is in the journal. Where that cannot be written, nothing is started: nobody would know of it after a crash.
+    /// Starts what is in the journal. While that cannot be written, nothing is started: nobody would know of it after a crash.
     fn start(&mut self) {
-        if self.to_start.is_empty() {
+        if self.to_start.is_empty() || !self.journal.is_well() {
             return;
         }
-        let can_write = self.journal.is_well();
-        let (mut jobs, mut over) = (Vec::new(), Vec::new());
+        let mut jobs = Vec::new();
         for key in self.to_start.drain(..self.to_start.len().min(STARTS)) {
-            let Some(start) = self.tasks.get_mut(&key).and_then(Task::launch) else { continue };
-            if can_write {
-                jobs.push((key, start));
-            } else {
-                let fault = "this node cannot note the task's start: its disk is full or broken";
-                over.push(Done { key, result: Err(fault.to_owned()) });
-            }
+            jobs.extend(self.tasks.get_mut(&key).and_then(Task::launch).map(|start| (key, start)));
         }
         if !jobs.is_empty() {
-            over.extend(self.starter.start(jobs));
+            let over = self.starter.start(jobs);
+            self.started(over);
         }
-        self.started(over);
         // Starts that failed are ends.
         self.sync();
     }
@@ -427,7 +423,8 @@ impl Node {
             return;
         } else {
             let changed = std::mem::take(&mut self.changed);
-            conn.tell(&Tell::Changed(changed.iter().filter_map(state).collect()));
+            let tell = Tell::Changed(changed.iter().filter_map(state).collect());
+            around("tell", String::new, || conn.tell(&tell));
         }
         self.conn.take_if(|conn| conn.is_over());
     }

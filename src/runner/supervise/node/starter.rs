@@ -11,6 +11,7 @@ use super::Key;
 use crate::runner::executor::process::{self, Running};
 use crate::runner::supervise::protocol::Start;
 use crate::sys::cgroup::Cgroups;
+use crate::sys::fault::around;
 use crate::sys::thread;
 use crate::sys::wake::Wake;
 
@@ -156,7 +157,7 @@ impl Shared {
                 queue.idle -= 1;
             };
             drop(queue);
-            let result = process::start(&start, &self.cgroups);
+            let result = around("start", String::new, || process::start(&start, &self.cgroups));
             if self.done.send(Done { key, result }).is_err() {
                 return;
             }
