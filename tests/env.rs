@@ -53,6 +53,8 @@ pub struct Settings {
     pub path_first: Option<PathBuf>,
     /// Where the Host's database is, if not in the state directory.
     pub database: Option<PathBuf>,
+    /// Variables of the environment of Hosts and Runners.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             no_environment: false,
             path_first: None,
             database: None,
+            variables: Vec::new(),
         }
     }
 }
@@ -206,6 +209,7 @@ impl Cluster {
         let child = self
             .command(program)
             .args(args)
+            .envs(self.settings.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -303,6 +307,11 @@ impl Cluster {
     /// How it has ended by itself, if it has.
     pub fn ended(&mut self, name: &str) -> Option<std::process::ExitStatus> {
         self.processes.get_mut(name).unwrap_or_else(|| panic!("{name} was not started")).try_wait().unwrap()
+    }
+
+    /// One that has ended, so that it can be started again.
+    pub fn forget(&mut self, name: &str) {
+        self.processes.remove(name);
     }
 
     /// SIGSTOP and SIGCONT.

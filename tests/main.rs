@@ -27,6 +27,8 @@ mod bad_input;
 mod clock;
 mod config;
 mod crash_phases;
+#[cfg(feature = "fault-points")]
+mod crash_walk;
 mod database;
 mod docker_faults;
 mod env_host;
