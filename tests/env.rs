@@ -310,6 +310,7 @@ impl Cluster {
     }
 
     /// One that has ended, so that it can be started again.
+    #[cfg(feature = "fault-points")]
     pub fn forget(&mut self, name: &str) {
         self.processes.remove(name);
     }
