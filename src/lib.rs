@@ -25,7 +25,7 @@ use cli::args;
 use cli::fault::{DONE, Fault};
 use cli::output;
 use cli::role::{self, Invocation, Role, Wanted};
-use cli::server_args::{HostArgs, RunnerArgs, SuperviseArgs, UpArgs};
+use cli::server_args::{HostArgs, HostVerb, RunnerArgs, SuperviseArgs, UpArgs};
 use config::auth::Bearer;
 use config::{Config, Loaded, address};
 use domain::raw_text;
@@ -68,8 +68,11 @@ fn be(invocation: &Invocation) -> u8 {
 
 fn be_host(invocation: &Invocation) -> Result<(), Fault> {
     sys::fault::be("host");
-    let (HostArgs {}, path) = args::of(invocation)?;
+    let (HostArgs { what }, path) = args::of_host(invocation)?;
     let loaded = config::load(path.as_deref())?;
+    if let Some(what) = what {
+        return keep_database(&loaded, &what);
+    }
     begin_serving(&loaded, loaded.config.paths.host_log_file.as_deref())?;
     tell_of_0_3(&loaded);
     let config = loaded.config;
@@ -83,6 +86,25 @@ fn be_host(invocation: &Invocation) -> Result<(), Fault> {
         serve_host(&config, stop, &mut ready)
     });
     until_stopped(&Stop::new(), vec![("host", host)])
+}
+
+/// `host backup` and `host restore`.
+fn keep_database(loaded: &Loaded, what: &HostVerb) -> Result<(), Fault> {
+    let config = &loaded.config;
+    let done = match what {
+        HostVerb::Backup(args) => host::back_up(config, Path::new(&args.file), args.force),
+        HostVerb::Restore(args) => match (&args.file, args.empty) {
+            (Some(file), false) => host::restore(config, Some(Path::new(file)), args.no_host_since),
+            (None, true) if !args.no_host_since => host::restore(config, None, false),
+            (None, false) => return Err(Fault::Usage("give the backup's FILE, or --empty".to_owned())),
+            (Some(_), true) | (None, true) => {
+                return Err(Fault::Usage("--empty stands alone: it takes no backup".to_owned()));
+            }
+        },
+    };
+    let told = done.map_err(|fault| Fault::Refused(fault.to_string()))?;
+    told.iter().for_each(|line| output::line(&output::printable(line)));
+    Ok(())
 }
 
 fn be_runner(invocation: &Invocation) -> Result<(), Fault> {

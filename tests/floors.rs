@@ -34,6 +34,7 @@ const PLACED_IN_SYS: &[&str] = &[
     "std::process::Command",
     "std::thread::spawn",
     "std::thread::Builder",
+    "SystemTime::now",
     "unsafe {",
     "unsafe fn",
     "unsafe impl",

@@ -21,13 +21,17 @@ mod tty;
 mod wait;
 
 mod auth;
+mod backup;
 mod bad_input;
+#[cfg(feature = "fault-points")]
+mod clock;
 mod config;
 #[cfg(feature = "fault-points")]
 mod crash_lives;
 mod crash_phases;
 #[cfg(feature = "fault-points")]
 mod crash_walk;
+mod database;
 mod docker_faults;
 mod env_host;
 mod env_layers;

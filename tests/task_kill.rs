@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::tasks::{await_gone, cpu_ticks, mark, processes_with, seen, start_time};
 use crate::wait;
@@ -217,4 +220,29 @@ fn a_time_limit_ends_it_and_says_so() {
         cluster.await_status(&quick, "completed");
         assert_eq!(processes_with(&mark), [] as [u32; 0]);
     }
+}
+
+/// A Runner that was just started does not know yet what its node's supervisor has: that it finds nothing is no proof.
+#[test]
+fn a_kill_while_the_runner_was_away_is_done_only_when_the_process_is() {
+    let mut cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    let id = cluster.script(&["--cores", "0"], "echo $$; exec sleep 600");
+    let pid = cluster.await_pid(&id);
+    cluster.kill9("runner-a");
+    let supervisor = Pid::from_raw(i32::try_from(cluster.supervisor()).unwrap());
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    cluster.cli(&["task", "kill", &id]).ok();
+    cluster.spawn_runner("a");
+    wait::until("the new Runner is registered", SOON, || {
+        let log = cluster.log("runner-a");
+        if log.matches("ready: node").count() == 2 { Ok(()) } else { Err(log) }
+    });
+    wait::holds_for("it lives, and is not called killed", Duration::from_secs(3), || {
+        let record = cluster.status(&id);
+        let lives = Path::new(&format!("/proc/{pid}")).exists();
+        if lives && record.status == "running" { Ok(()) } else { Err(format!("{} (it lives: {lives})", seen(&record))) }
+    });
+    kill(supervisor, Signal::SIGCONT).unwrap();
+    cluster.await_status(&id, "killed");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }

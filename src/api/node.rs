@@ -135,8 +135,8 @@ pub struct OutputChunk {
     pub data: String,
 }
 
-/// [`OutputHave::have`] where the Host wants nothing of that stream, however much there is: it does not know the task, or
-/// knows a newer attempt at it.
+/// [`OutputHave::have`] where the Host wants nothing of that stream, however much there is: the task is another node's, or it
+/// knows a newer attempt at it. (That of a task that it does not know is refused: a database that knows it may be put back.)
 pub const OUTPUT_NOT_WANTED: u64 = i64::MAX as u64;
 
 /// How much of a stream the Host has.
@@ -238,6 +238,10 @@ pub struct DesiredTask {
     pub attempt: u32,
     /// `run`, `pause`, `stop`; or [`RETURN`]
     pub want: String,
+    /// It was seen on this node: where it is not there any more, it is reported as `gone`, and not started again. That it becomes so
+    /// is no change of the list: who follows the list has the task, and knows.
+    #[nserde(default)]
+    pub seen: bool,
     pub spec: OrderSpec,
 }
 

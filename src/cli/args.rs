@@ -26,8 +26,27 @@ pub enum Exit {
 /// # Errors
 /// What is wrong with them; or that nothing is left to do after the help.
 pub fn of<T: FromArgs + ArgsInfo>(invocation: &Invocation) -> Result<(T, Option<PathBuf>), Fault> {
+    of_role(invocation, Bare::Incomplete)
+}
+
+/// The same for a role that has commands, and something to do without one.
+///
+/// # Errors
+/// As [`of`].
+pub fn of_host<T: FromArgs + ArgsInfo>(invocation: &Invocation) -> Result<(T, Option<PathBuf>), Fault> {
+    of_role(invocation, Bare::Complete)
+}
+
+/// What a role without one of its commands is.
+#[derive(Clone, Copy, PartialEq)]
+enum Bare {
+    Complete,
+    Incomplete,
+}
+
+fn of_role<T: FromArgs + ArgsInfo>(invocation: &Invocation, bare: Bare) -> Result<(T, Option<PathBuf>), Fault> {
     let command: Vec<&str> = invocation.command.iter().map(String::as_str).collect();
-    match parse(&command, &invocation.args) {
+    match parse_role(&command, &invocation.args, bare) {
         Ok((_, Some(_))) if invocation.config.is_some() => {
             Err(Fault::Usage("option '--config' is given twice".to_owned()))
         }
@@ -45,7 +64,15 @@ pub fn of<T: FromArgs + ArgsInfo>(invocation: &Invocation) -> Result<(T, Option<
 /// # Errors
 /// See [`Exit`].
 pub fn parse<T: FromArgs + ArgsInfo>(command: &[&str], args: &[String]) -> Result<(T, Option<PathBuf>), Exit> {
-    let walked = walk(&T::get_args_info(), command, args)?;
+    parse_role(command, args, Bare::Incomplete)
+}
+
+fn parse_role<T: FromArgs + ArgsInfo>(
+    command: &[&str],
+    args: &[String],
+    bare: Bare,
+) -> Result<(T, Option<PathBuf>), Exit> {
+    let walked = walk(&T::get_args_info(), command, args, bare)?;
     let words: Vec<&str> = walked.args.iter().map(String::as_str).collect();
     let parsed = T::from_args(command, &words).map_err(|exit| match exit.status {
         Ok(()) => Exit::Help(shown_help(&exit.output)),
@@ -63,7 +90,7 @@ struct Walked {
     command: Vec<String>,
 }
 
-fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String]) -> Result<Walked, Exit> {
+fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String], bare: Bare) -> Result<Walked, Exit> {
     let mut level = info;
     let mut walked =
         Walked { args: Vec::new(), config: None, command: command.iter().map(|word| (*word).to_owned()).collect() };
@@ -141,7 +168,7 @@ fn walk(info: &CommandInfoWithArgs, command: &[&str], args: &[String]) -> Result
         // argh wants nothing before it but the commands.
         names.push("--help".to_owned());
         walked.args = names;
-    } else if !level.commands.is_empty() {
+    } else if !level.commands.is_empty() && bare == Bare::Incomplete {
         let command = walked.command.join(" ");
         return Err(Exit::Usage(format!("'{command}' needs a command ({}); see '{command} --help'", commands(level))));
     }

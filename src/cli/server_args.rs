@@ -2,10 +2,65 @@
 
 use argh::{ArgsInfo, FromArgs};
 
-/// The coordinator: HTTP API, database, scheduler, SSH proxy. Runs until SIGTERM or SIGINT; tasks go on meanwhile.
+/// The coordinator: HTTP API, database, scheduler, SSH proxy. Runs until SIGTERM or SIGINT; tasks go on meanwhile. Its commands work
+/// on the Host's machine, with its configuration.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
-#[argh(help_triggers("-h", "--help"), example = "{command_name}\n{command_name} --config /etc/hakuriver/config.toml")]
-pub struct HostArgs {}
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name}\n{command_name} --config /etc/hakuriver/config.toml\n{command_name} backup /backup/hakuriver"
+)]
+pub struct HostArgs {
+    #[argh(subcommand)]
+    pub what: Option<HostVerb>,
+}
+
+/// What else can be done with a Host's files.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub enum HostVerb {
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+}
+
+/// Write a backup of the database, also while the Host runs: one file, whole or not at all, with a checksum. It holds what the Host
+/// knows of tasks and nodes; not their output, the environments' tarballs, tokens and configuration, which are files already.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "backup",
+    help_triggers("-h", "--help"),
+    example = "{command_name} /backup/hakuriver-monday\n{command_name} --force /backup/hakuriver"
+)]
+pub struct BackupArgs {
+    /// write over a file that is there, once the new one is whole
+    #[argh(switch)]
+    pub force: bool,
+    /// the backup, as readable as the database: by the Host's user alone
+    #[argh(positional, arg_name = "FILE")]
+    pub file: String,
+}
+
+/// Put a backup in the place of the database; that is kept under another name. The Host has to be stopped. What ran when the backup
+/// was made is 'lost' until its node tells what became of it; what waited is 'failed', as it may have run since; what nodes have that
+/// the backup does not know is shown by 'client nodes', and left alone.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "restore",
+    help_triggers("-h", "--help"),
+    example = "{command_name} /backup/hakuriver-monday\n{command_name} --empty"
+)]
+pub struct RestoreArgs {
+    /// no Host has run since the backup was made: tasks go on from there, and those that waited wait on
+    #[argh(switch)]
+    pub no_host_since: bool,
+    /// begin with a database without tasks, where there is no backup
+    #[argh(switch)]
+    pub empty: bool,
+    /// a file of 'hakuriver host backup'
+    #[argh(positional, arg_name = "FILE")]
+    pub file: Option<String>,
+}
 
 /// The agent on a node. Runs until SIGTERM or SIGINT; its tasks go on, and it finds them again. It listens on nothing.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]

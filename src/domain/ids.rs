@@ -59,6 +59,9 @@ pub struct IdSequence {
 
 impl IdSequence {
     const SEQUENCE_MASK: u64 = 0xfff;
+    /// Ids end here, in the year 2039: they have to fit into SQLite's integer, which is signed. A clock that shows more, or goes
+    /// there, is wrong.
+    const LAST_MS: u64 = (1 << 41) - 1;
 
     /// `newest` is the highest id that was ever issued (0 if none): every later id exceeds it.
     pub fn after(newest: u64, instance: u16) -> Self {
@@ -72,7 +75,7 @@ impl IdSequence {
 
     /// The next id, for a clock that reads `unix_ms` milliseconds since 1970.
     pub fn next(&mut self, unix_ms: u64) -> TaskId {
-        if unix_ms > self.last_ms {
+        if unix_ms > self.last_ms && unix_ms < Self::LAST_MS {
             self.last_ms = unix_ms;
             self.sequence = 0;
         } else if self.sequence < Self::SEQUENCE_MASK {
@@ -83,6 +86,23 @@ impl IdSequence {
             self.sequence = 0;
         }
         TaskId((self.last_ms << 22) | (self.instance << 12) | self.sequence)
+    }
+
+    /// The millisecond that none of the next `count` ids comes behind, for a clock that reads `unix_ms`.
+    pub fn last_ms_of(&self, count: usize, unix_ms: u64) -> u64 {
+        let start = if unix_ms < Self::LAST_MS { self.last_ms.max(unix_ms) } else { self.last_ms };
+        start + count as u64 / (Self::SEQUENCE_MASK + 1) + 1
+    }
+
+    /// Leaves out all ids up to one that was given before, by whomever. None is left out for one that lies more than a day
+    /// ahead of the clock: no Host gave that, and the ids would be used up.
+    pub fn skip(&mut self, given: TaskId, unix_ms: u64) {
+        const AHEAD_MS: u64 = 86_400_000;
+        let ms = given.0 >> 22;
+        if ms >= self.last_ms && ms <= unix_ms.saturating_add(AHEAD_MS) && ms < Self::LAST_MS {
+            self.last_ms = ms;
+            self.sequence = Self::SEQUENCE_MASK;
+        }
     }
 }
 
@@ -224,6 +244,34 @@ mod tests {
                 assert!(id > last, "{id} after {last} at {ms} ms");
                 last = id;
             }
+        }
+    }
+
+    #[test]
+    fn ids_fit_their_column_whatever_the_clock_shows() {
+        let mut ids = IdSequence::after(0, 1);
+        let mut last = 0;
+        for ms in [5_000, u64::MAX, 1 << 41, 1 << 42, (1 << 41) - 1, 6_000] {
+            let id = ids.next(ms).get();
+            assert!(id > last && id <= i64::MAX as u64, "{id} after {last} at {ms} ms");
+            last = id;
+        }
+        assert!(last >> 22 <= 6_000, "a clock that is wrong by ages is not followed");
+    }
+
+    #[test]
+    fn what_was_given_before_is_left_out() {
+        let mut ids = IdSequence::after(0, 1);
+        let before = ids.next(5_000);
+        ids.skip(TaskId((7_000 << 22) | 5), 6_000);
+        assert!(ids.next(6_000).get() > (7_000 << 22) + (1 << 22) - 1, "the rest of its millisecond too");
+        ids.skip(before, 6_000);
+        ids.skip(TaskId(i64::MAX as u64), 6_000);
+        assert_eq!(ids.next(6_000).get() >> 22, 7_001, "neither an old one nor one of a far future counts");
+        for (count, now) in [(1, 9_000), (5_000, 9_000), (100_000, 1)] {
+            let bound = ids.last_ms_of(count, now);
+            let last = (0..count).map(|_| ids.next(now)).last().expect("there is one");
+            assert!(last.get() >> 22 <= bound, "{count} at {now}");
         }
     }
 

@@ -10,6 +10,8 @@ use super::state::Want;
 pub struct Desired {
     pub attempt: Attempt,
     pub want: Want,
+    /// It was seen on this node: where it is not here, it is gone, and not started a second time.
+    pub seen: bool,
 }
 
 /// What the node has of one task.
@@ -42,7 +44,7 @@ pub enum Action {
     Pause(TaskId),
     Resume(TaskId),
     Stop(TaskId),
-    /// Asked to stop what is not here: report `gone`.
+    /// Asked to stop what is not here, or to have what was here and is no more: report `gone`.
     ReportGone(TaskId, Attempt),
     /// Here, but not in the list: reported as unknown, and left alone.
     ReportUnknown(TaskId),
@@ -65,6 +67,7 @@ pub fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Optio
             Phase::Ended { acknowledged: false } => None,
         },
         (Some(desired), None) => match desired.want {
+            Want::Run | Want::Pause if desired.seen => Some(Action::ReportGone(id, desired.attempt)),
             Want::Run | Want::Pause => Some(Action::Start(id, desired.attempt)),
             Want::Stop => Some(Action::ReportGone(id, desired.attempt)),
         },
@@ -104,7 +107,7 @@ mod tests {
     const PHASES: [Phase; 6] = [STARTING, Phase::Running, Phase::Paused, Phase::Stopping, ENDED, RECEIVED];
 
     fn one(desired: Option<(u32, Want)>, had: Option<(u32, Phase)>) -> Option<Action> {
-        let desired = desired.map(|(attempt, want)| Desired { attempt: Attempt(attempt), want });
+        let desired = desired.map(|(attempt, want)| Desired { attempt: Attempt(attempt), want, seen: false });
         let had = had.map(|(attempt, phase)| Had { attempt: Attempt(attempt), phase });
         action(ID, desired.as_ref(), had.as_ref())
     }
@@ -114,6 +117,17 @@ mod tests {
         assert_eq!(one(Some((3, Want::Run)), None), Some(Action::Start(ID, Attempt(3))));
         assert_eq!(one(Some((3, Want::Pause)), None), Some(Action::Start(ID, Attempt(3))));
         assert_eq!(one(Some((3, Want::Stop)), None), Some(Action::ReportGone(ID, Attempt(3))));
+    }
+
+    #[test]
+    fn what_was_seen_here_is_never_started_a_second_time() {
+        for want in [Want::Run, Want::Pause, Want::Stop] {
+            let desired = Desired { attempt: Attempt(3), want, seen: true };
+            assert_eq!(action(ID, Some(&desired), None), Some(Action::ReportGone(ID, Attempt(3))), "{want:?}");
+            let had = Had { attempt: Attempt(3), phase: Phase::Starting };
+            let stop = (want == Want::Stop).then_some(Action::Stop(ID));
+            assert_eq!(action(ID, Some(&desired), Some(&had)), stop, "what is here goes its way");
+        }
     }
 
     #[test]

@@ -177,8 +177,8 @@ pub enum Observation {
     },
     /// The node was asked to give back what it had not started, and has not started it.
     Returned,
-    /// The node was told to stop a task that it does not have. A node without the task's record cannot know its
-    /// revisions, so this is taken with any.
+    /// The node was told to stop a task that it does not have, or does not have one that was seen there. A node without the
+    /// task's record cannot know its revisions, so this is taken with any.
     Gone,
 }
 
@@ -204,6 +204,8 @@ pub enum Event {
     NeverStarted,
     /// A complete inventory lacks a task that was seen on the node (`rev` above 0): its result is unknown.
     Missing,
+    /// The database was put back from a backup, which does not know what became of the task since: with that as a sentence.
+    Restored { reason: String },
 }
 
 /// Why an event was refused (for Kill, Pause, Resume: a 4xx). A refused report is passed over, but acknowledged all the
@@ -243,6 +245,10 @@ pub fn step(now: &Standing, event: &Event) -> Result<Step, Refusal> {
         }
         // Nothing of it lives anywhere, so the kill is done as soon as it is asked for.
         (S::Pending, E::Kill) => changed(Standing { state: S::Killed, want: Want::Stop, note: None, ..now.clone() }),
+        // It may have run since then: whether to run it (again) is for its user to say.
+        (S::Pending, E::Restored { reason }) => {
+            changed(Standing { state: S::Failed, note: Some(format!("result unknown: {reason}")), ..now.clone() })
+        }
         (S::Pending, E::Pause | E::Resume) => Err(Refusal::NotYet),
         (S::Pending, E::Reported(report)) if report.attempt < now.attempt => Err(Refusal::Stale),
         (S::Pending, E::Reported(_) | E::NodeSilent | E::NeverStarted | E::Missing) => out_of_place(now),
@@ -256,6 +262,11 @@ pub fn step(now: &Standing, event: &Event) -> Result<Step, Refusal> {
             note: Some("its node is silent: what became of it is known when the node returns".to_owned()),
             ..now.clone()
         }),
+        // Its node knows what became of it. One that the node had not spoken of may have been started since: from now on it counts
+        // as seen there, so that it is not started again.
+        (S::Assigning | S::Running | S::Paused | S::Lost, E::Restored { reason }) => {
+            changed(Standing { state: S::Lost, rev: now.rev.max(1), note: Some(reason.clone()), ..now.clone() })
+        }
         (S::Running | S::Paused, E::Reported(report)) if report.observation == Observation::Returned => {
             Err(Refusal::Stale)
         }
@@ -290,7 +301,7 @@ pub fn step(now: &Standing, event: &Event) -> Result<Step, Refusal> {
         }
         (
             S::Completed | S::Failed | S::Killed | S::KilledOom,
-            E::Placed | E::GivenUp { .. } | E::NodeSilent | E::NeverStarted | E::Missing,
+            E::Placed | E::GivenUp { .. } | E::NodeSilent | E::NeverStarted | E::Missing | E::Restored { .. },
         ) => out_of_place(now),
     }
 }
@@ -365,7 +376,7 @@ fn observed(now: Standing, observation: &Observation) -> Standing {
             Standing { state: State::Failed, exit: exit.normal(), note: Some(message.clone()), ..now }
         }
         Observation::Returned => never_started(&now, None),
-        Observation::Gone => not_there(&now, "result unknown: the node was told to stop it and does not have it"),
+        Observation::Gone => not_there(&now, "result unknown: its node does not have it"),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
 mod archives;
+mod backup;
 mod engine;
 mod environments;
 mod health;
@@ -21,6 +22,8 @@ mod terminal;
 mod tokens;
 mod tunnel;
 mod view;
+
+pub use backup::{back_up, restore};
 
 /// The Host is ready: where it listens.
 #[derive(Clone, Debug)]

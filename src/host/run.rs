@@ -15,6 +15,7 @@ use crate::sys::{clock, file, process, random, thread};
 use crate::{info, warning};
 
 use super::archives::Archives;
+use super::backup;
 use super::engine::{Engine, Settings};
 use super::environments::Environments;
 use super::health::History;
@@ -33,9 +34,13 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         warning!("cannot raise the limit of open files: {error}");
     }
     make_dir(&config.paths.state_dir)?;
-    let mut store = Store::open(&config.db_file).map_err(of_store)?;
-    let cluster_id = cluster_id(&mut store).map_err(of_store)?;
+    backup::refuse_to_begin_anew(config)?;
+    let of_store = |fault: StoreFault| HostFault(fault.at_start(&config.db_file).to_string());
+    let store = Store::open(&config.db_file).map_err(of_store)?;
+    let lost = || StoreFault::Unusable("cannot read the cluster's id: it is not there".to_owned());
+    let cluster_id = store.cluster_id().and_then(|id| id.ok_or_else(lost)).map_err(of_store)?;
     prepare_shared(config, &cluster_id)?;
+    backup::remember(config, &cluster_id);
     let tokens = Tokens::prepare(&config.auth)?;
     let address = bind_address(config);
     let api_listener = bind(address, config.network.host_port, "network.host_port")?;
@@ -47,6 +52,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let (tell_removed, removed) = mpsc::channel();
     let settings = Settings {
         cluster_id: cluster_id.clone(),
+        ids: config.paths.state_dir.join("host").join("ids"),
         epoch: random::hex(8),
         node_timeout: config.timing.heartbeat_timeout(),
         retention,
@@ -115,21 +121,6 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
 /// A vital thread that panicked has ended the process, so none is found in that state.
 fn join(worker: std::thread::JoinHandle<()>) {
     let _ = worker.join();
-}
-
-fn of_store(fault: StoreFault) -> HostFault {
-    HostFault(fault.to_string())
-}
-
-/// The cluster's id: made with its database, and the same for as long as that lives.
-fn cluster_id(store: &mut Store) -> Result<String, StoreFault> {
-    if let Some(id) = store.meta("cluster_id")? {
-        return Ok(id);
-    }
-    let id = random::hex(16);
-    store.set_meta("cluster_id", &id)?;
-    store.commit()?;
-    Ok(id)
 }
 
 /// The shared directory, with the file by which nodes know that it is really shared.

@@ -183,6 +183,13 @@ impl Link {
         current
     }
 
+    /// It is the session of now. An answer to a call of another one says nothing about this Runner: it has registered since, or is
+    /// about to.
+    pub fn is_current(&self, session: &Session) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.session == *session && !held.lost
+    }
+
     /// Nobody waits any more.
     pub fn close(&self) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
@@ -378,8 +385,10 @@ mod tests {
         let held = Held { session: Session { id: "s".to_owned(), number: 1 }, ..Held::default() };
         let link = Link { held: Mutex::new(held), ..Link::new(&join, "n") };
         let session = link.session().expect("it is there");
+        assert!(link.is_current(&session));
         assert!(link.lost(&session));
         assert!(!link.lost(&session), "already known");
+        assert!(!link.is_current(&session));
         link.close();
         assert_eq!(link.session(), None);
         assert_eq!(link.session_with_heartbeat(), None);

@@ -58,7 +58,7 @@ pub fn first_revision() -> u64 {
 /// Why a task of the Host's list is not here, and will not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// It was to be stopped.
+    /// It was to be stopped, or was here before.
     Gone,
     /// It was to be given back, and was not started.
     Returned,

@@ -13,6 +13,8 @@ pub struct Wanted {
     pub want: Want,
     /// It is to be given back, unless it was started.
     pub recalled: bool,
+    /// It was here before.
+    pub seen: bool,
     /// `vps` or `command`.
     pub kind: String,
     /// Err: why this program cannot carry it out.
@@ -110,7 +112,10 @@ fn wanted_of(line: DesiredTask) -> Option<(TaskId, Wanted)> {
     let recalled = line.want == RETURN;
     let want = if recalled { Want::Run } else { Want::from_word(&line.want)? };
     let kind = line.spec.kind.clone();
-    Some((task, Wanted { attempt: Attempt(line.attempt), want, recalled, kind, order: order(line.spec) }))
+    Some((
+        task,
+        Wanted { attempt: Attempt(line.attempt), want, recalled, seen: line.seen, kind, order: order(line.spec) },
+    ))
 }
 
 fn order(spec: OrderSpec) -> Result<Order, String> {
@@ -229,6 +234,7 @@ mod tests {
             task_id: id.to_owned(),
             attempt: 1,
             want: want.to_owned(),
+            seen: false,
             spec: spec(),
         };
         let tasks = vec![line("1", "run"), line("x", "run"), line("2", "dance"), line("3", "stop")];

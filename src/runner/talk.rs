@@ -174,6 +174,7 @@ impl Talk {
                 }
                 return;
             }
+            LinkFault::Superseded(_) if !self.link.is_current(session) => return,
             LinkFault::Superseded(reason) => {
                 let _ended = self.notices.send(Notice::Fault(reason.clone()));
                 // Nothing that this process says counts any more.

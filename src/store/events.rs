@@ -60,6 +60,20 @@ impl Store {
         Ok(natural(self.conn().last_insert_rowid()))
     }
 
+    /// The next change has a number above this.
+    ///
+    /// # Errors
+    /// The database could not be written.
+    pub fn skip_event_numbers(&mut self, to: u64) -> Result<(), StoreFault> {
+        // SQLite makes the row with the first event; the names in this table are not unique.
+        let (_, last) = bounds(self.conn())?;
+        if last >= to {
+            return Ok(());
+        }
+        self.write("DELETE FROM sqlite_sequence WHERE name = 'events'", params![])?;
+        self.write("INSERT INTO sqlite_sequence VALUES ('events', ?1)", params![int(to)])
+    }
+
     /// The number of the last change, 0 if there was none.
     ///
     /// # Errors
@@ -81,6 +95,13 @@ pub(super) fn bounds(conn: &Connection) -> Result<(u64, u64), StoreFault> {
         })
     })
     .map_err(|error| StoreFault::of("read the database", &error))
+}
+
+/// Is the change with that number still there?
+pub(super) fn has(conn: &Connection, seq: u64) -> Result<bool, StoreFault> {
+    conn.prepare_cached("SELECT 1 FROM events WHERE seq = ?1")
+        .and_then(|mut statement| statement.exists(params![int(seq)]))
+        .map_err(|error| StoreFault::of("read the database", &error))
 }
 
 /// Of the next `limit` changes after number `since` those that pass the filter, oldest first, and the number of the last

@@ -4,23 +4,51 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreFault};
 
+/// The cluster's id: made with its database, and the same for as long as that lives.
+pub(super) const CLUSTER: &str = "cluster_id";
+/// Stands in a backup: when it was made, in milliseconds since 1970.
+pub(super) const BACKUP_MADE: &str = "backup_made_ms";
+
 impl Store {
     /// The value of a key.
     ///
     /// # Errors
     /// The database could not be read.
-    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreFault> {
+    pub(super) fn meta(&self, key: &str) -> Result<Option<String>, StoreFault> {
         self.conn()
             .prepare_cached("SELECT value FROM meta WHERE key = ?1")
             .and_then(|mut statement| statement.query_row(params![key], |row| row.get(0)).optional())
             .map_err(|error| StoreFault::of("read the database", &error))
     }
 
-    /// Sets the value of a key.
+    /// The cluster's id; None: it has lost that.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn cluster_id(&self) -> Result<Option<String>, StoreFault> {
+        self.meta(CLUSTER)
+    }
+
+    /// When this database was made as a backup, in milliseconds since 1970; None: it was not, or a Host has taken note of it.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn backup_mark(&self) -> Result<Option<u64>, StoreFault> {
+        // Whatever stands there, it is a backup.
+        Ok(self.meta(BACKUP_MADE)?.map(|made| made.parse().unwrap_or(0)))
+    }
+
+    /// This Host has taken note of it.
     ///
     /// # Errors
     /// The database could not be written.
-    pub fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreFault> {
+    pub fn forget_backup_mark(&mut self) -> Result<(), StoreFault> {
+        self.write("DELETE FROM meta WHERE key = ?1", params![BACKUP_MADE])
+    }
+
+    /// Sets the value of a key.
+    #[cfg(test)]
+    pub(super) fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreFault> {
         self.write("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2", params![key, value])
     }
 }

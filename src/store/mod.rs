@@ -5,23 +5,32 @@
 
 use std::fmt;
 
+mod backup;
 mod batches;
+#[cfg(test)]
+mod damage_tests;
 mod events;
 mod meta;
 mod nodes;
 mod open;
+mod place;
 mod readers;
+mod restore;
 mod schema;
+mod seal;
 mod spec_row;
 mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Backup, back_up};
 pub use batches::KeptAnswer;
 pub use events::{EventFilter, EventRow, NewEvent};
 pub use nodes::NodeRecord;
 pub use open::Store;
+pub use place::{REMEDY, is_there};
 pub use readers::{Readers, TaskFilter};
+pub use restore::{Prepared, Source, prepare};
 pub use tasks::{Gone, Task};
 
 /// Why the database did not do what was asked: one or two lines for the user.
@@ -29,6 +38,8 @@ pub use tasks::{Gone, Task};
 pub enum StoreFault {
     /// It cannot be opened by this program: damaged, foreign, newer, in use. With what to do.
     Unusable(String),
+    /// One row cannot be read; the others can.
+    Row(String),
     /// The disk (or the file's size limit) is full: nothing was written, reading goes on.
     Full(String),
     /// Anything else that SQLite said.
@@ -38,7 +49,7 @@ pub enum StoreFault {
 impl fmt::Display for StoreFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unusable(text) | Self::Full(text) | Self::Failed(text) => f.write_str(text),
+            Self::Unusable(text) | Self::Row(text) | Self::Full(text) | Self::Failed(text) => f.write_str(text),
         }
     }
 }
@@ -50,6 +61,7 @@ impl StoreFault {
         let text = format!("cannot {what}: {error}");
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full(format!("cannot {what}: the disk of the database is full")),
+            _ if tasks::is_of_the_row(error) => Self::Row(text),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Unusable(text),
             _ => Self::Failed(text),
         }

@@ -3,7 +3,7 @@
 #![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
 
 use nanoserde::{DeJson, SerJson};
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::domain::ids::{GpuId, NodeName, NumaId};
 use crate::domain::node::{Gpu, Inventory, NumaNode};
@@ -65,16 +65,7 @@ impl Store {
     /// # Errors
     /// The database could not be read.
     pub fn nodes(&self) -> Result<Vec<NodeRecord>, StoreFault> {
-        let fault = |error: rusqlite::Error| StoreFault::of("read the database", &error);
-        let mut statement = self
-            .conn()
-            .prepare_cached(
-                "SELECT name, address, machine_id, boot_id, instance, session, version, \
-                 iif(json_valid(inventory), inventory, NULL), inventoried, draining, silent, registered_ms FROM nodes ORDER BY name",
-            )
-            .map_err(fault)?;
-        let rows = statement.query_map([], from_row).map_err(fault)?;
-        rows.map(|row| row.map_err(fault)?.map_err(StoreFault::Unusable)).collect()
+        all(self.conn())?.into_iter().map(|node| node.map_err(|why| self.damaged(&why))).collect()
     }
 
     /// Adds a node, or replaces what is kept of it.
@@ -108,6 +99,19 @@ impl Store {
     pub fn delete_node(&mut self, name: &NodeName) -> Result<(), StoreFault> {
         self.write("DELETE FROM nodes WHERE name = ?1", params![name.as_str()])
     }
+}
+
+/// Every node, by name. Rows that cannot be read are told as such.
+pub(super) fn all(conn: &Connection) -> Result<Vec<Result<NodeRecord, String>>, StoreFault> {
+    let fault = |error: rusqlite::Error| StoreFault::of("read the database", &error);
+    let mut statement = conn
+        .prepare_cached(
+            "SELECT name, address, machine_id, boot_id, instance, session, version, \
+             iif(json_valid(inventory), inventory, NULL), inventoried, draining, silent, registered_ms FROM nodes ORDER BY name",
+        )
+        .map_err(fault)?;
+    let rows = statement.query_map([], from_row).map_err(fault)?;
+    rows.map(|row| row.map_err(fault)).collect()
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<NodeRecord, String>> {

@@ -2,15 +2,19 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Params};
+use rusqlite::{Connection, OpenFlags, Params, params};
 
+use crate::info;
 use crate::sys::fault;
 use crate::sys::file::{self, Lock};
+use crate::sys::random;
 
-use super::{Readers, StoreFault, schema};
+use super::meta::CLUSTER;
+use super::place::{Found, Place};
+use super::{Readers, StoreFault, natural, schema};
 
 /// The one connection that writes, with the lock that keeps a second Host away.
 ///
@@ -19,7 +23,7 @@ use super::{Readers, StoreFault, schema};
 #[derive(Debug)]
 pub struct Store {
     conn: Connection,
-    path: PathBuf,
+    place: Place,
     in_transaction: bool,
     _lock: Lock,
 }
@@ -33,40 +37,37 @@ impl Store {
     /// # Errors
     /// [`StoreFault::Unusable`]: another Host has it, or it is damaged, foreign, or of a newer version.
     pub fn open(path: &Path) -> Result<Self, StoreFault> {
-        let lock_path = beside(path, ".lock");
-        let lock = Lock::try_take(&lock_path)
-            .map_err(|error| StoreFault::Unusable(format!("cannot lock the database {}: {error}", path.display())))?
-            .ok_or_else(|| {
-                StoreFault::Unusable(format!(
-                    "another Host is running on the database {}: stop it first, or give this one another database.db_file",
-                    path.display()
-                ))
-            })?;
-        match fs::metadata(path) {
-            Ok(meta) if meta.len() == 0 => return Err(damaged(path, "the file is empty")),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if beside(path, "-wal").metadata().is_ok_and(|meta| meta.len() > 0) {
-                    return Err(damaged(path, "the file is gone, but its write-ahead log is still there"));
-                }
-                create(path)?;
-            }
-            Err(error) => {
-                return Err(StoreFault::Unusable(format!("cannot read the database {}: {error}", path.display())));
-            }
+        let place = Place::of(path)?;
+        let Some(lock) = place.lock()? else {
+            // A restore holds both locks.
+            let restores = place.lock_for_backup()?.is_none();
+            let path = place.path().display();
+            return Err(StoreFault::Unusable(if restores {
+                format!("a restore of the database {path} is under way: try again when it has ended")
+            } else {
+                format!(
+                    "another Host is running on the database {path}: stop it first, or give this one another database.db_file"
+                )
+            }));
+        };
+        if let Some(kept) = place.finish_restore()? {
+            info!("a restore that was cut off is finished; the database before it is kept as {}", kept.display());
         }
-        let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        if place.look()? == Found::Nothing {
+            create(&place)?;
+        }
+        let conn = connect(place.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)
             .and_then(|conn| {
-                check(&conn, path)?;
+                check(&conn, &place)?;
                 Ok(conn)
             })
-            .map_err(|fault| with_remedy(fault, path))?;
-        Ok(Self { conn, path: path.to_owned(), in_transaction: false, _lock: lock })
+            .map_err(|fault| with_remedy(fault, &place))?;
+        Ok(Self { conn, place, in_transaction: false, _lock: lock })
     }
 
     /// Connections that read beside this one.
     pub fn readers(&self) -> Readers {
-        Readers::of(&self.path)
+        Readers::of(self.place.path())
     }
 
     /// Makes everything since the last commit durable. Nothing to do where nothing was written.
@@ -93,6 +94,11 @@ impl Store {
             crate::error!("cannot roll back: {error}");
         }
         self.in_transaction = false;
+    }
+
+    /// That the database is damaged, and what to do.
+    pub(super) fn damaged(&self, how: &str) -> StoreFault {
+        self.place.damaged(how)
     }
 
     pub(super) fn conn(&self) -> &Connection {
@@ -147,81 +153,102 @@ pub(super) fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreF
 }
 
 /// Makes a database under another name and renames it: a crash leaves none or a whole one, so an empty file is always damage.
-fn create(path: &Path) -> Result<(), StoreFault> {
-    let step = fault::step("store", || "create".to_owned());
-    let io_fault = |what: &str, error: &dyn std::fmt::Display| {
-        StoreFault::Unusable(format!("cannot {what} the database {}: {error}", path.display()))
-    };
-    let new = beside(path, ".new");
-    for stale in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm"), beside(&new, "-journal")] {
-        file::remove(&stale).map_err(|error| io_fault("make", &error))?;
-    }
-    // Mode 0600: tasks' environment variables often hold secrets. SQLite gives its log files the same mode.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(|error| io_fault("make", &error))?;
-    step.at("empty");
-    let conn = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    conn.execute_batch("PRAGMA journal_mode = WAL")
-        .and_then(|()| schema::migrate(&conn, 0))
-        .and_then(|()| conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
-        .map_err(|error| io_fault("make", &error))?;
-    conn.close().map_err(|(_, error)| io_fault("make", &error))?;
-    file::rename(&new, path).map_err(|error| io_fault("make", &error))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    file::sync_dir(folder).map_err(|error| io_fault("make", &error))
+fn create(place: &Place) -> Result<(), StoreFault> {
+    let _step = fault::step("store", || "create".to_owned());
+    let new = place.beside(".new");
+    create_at(&new, place)?;
+    file::rename(&new, place.path()).map_err(|error| place.cannot("make", &error))?;
+    file::sync_dir(place.folder()).map_err(|error| place.cannot("make", &error))
 }
 
-/// Is it ours, whole, and of a version that this program knows? Then it is brought up to date.
-fn check(conn: &Connection, path: &Path) -> Result<(), StoreFault> {
+/// Makes an empty database of this version at `new`, where only leftovers can be.
+pub(super) fn create_at(new: &Path, place: &Place) -> Result<(), StoreFault> {
+    remove_leftovers(new).map_err(|error| place.cannot("make", &error))?;
+    // Mode 0600: tasks' environment variables often hold secrets. SQLite gives its log files the same mode.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new);
+    made.map_err(|error| place.cannot("make", &error))?;
+    let _step = fault::step("store", || "create empty".to_owned());
+    let conn = connect(new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.execute_batch("PRAGMA journal_mode = WAL")
+        .and_then(|()| schema::migrate(&conn, 0))
+        // Before its first log: whatever is lost of that, it is known whose this is.
+        .and_then(|()| conn.execute("INSERT INTO meta VALUES (?1, ?2)", params![CLUSTER, random::hex(16)]))
+        .and_then(|_| conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+        .map_err(|error| place.cannot("make", &error))?;
+    conn.close().map_err(|(_, error)| place.cannot("make", &error))
+}
+
+/// Removes a file of ours, and what SQLite may have put beside it.
+pub(super) fn remove_leftovers(path: &Path) -> std::io::Result<()> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        file::remove(Path::new(&name))?;
+    }
+    Ok(())
+}
+
+/// Is it ours, and of a version that this program knows? The answer is the version.
+pub(super) fn check_ours(conn: &Connection, path: &Path) -> Result<i32, StoreFault> {
     let read = |sql: &str| -> Result<i64, StoreFault> {
         conn.query_row(sql, [], |row| row.get(0)).map_err(|error| StoreFault::of("read the database", &error))
     };
     let application = read("PRAGMA application_id")?;
     if application != i64::from(schema::APPLICATION_ID) {
         return Err(StoreFault::Unusable(format!(
-            "{} is not a database of this HakuRiver (one of 0.3 cannot be taken over): move it away, or set database.db_file",
+            "{} is not a database of this HakuRiver (one of 0.3 cannot be taken over): move it away, or set database.db_file; \
+             'hakuriver host restore FILE' puts a backup in its place",
             path.display()
         )));
     }
     let version = read("PRAGMA user_version")?;
     if version > i64::from(schema::VERSION) {
         return Err(StoreFault::Unusable(format!(
-            "the database {} was written by a newer hakuriver (schema {version}, this one knows {}): start that one",
+            "the database {} was written by a newer hakuriver (schema {version}, this one knows {}): start that one, or \
+             put a backup of this version in its place with 'hakuriver host restore FILE'",
             path.display(),
             schema::VERSION
         )));
     }
-    if fs::metadata(path).is_ok_and(|meta| meta.len() <= CHECKED_BYTES) {
-        let verdict: String = conn
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(|error| StoreFault::of("check the database", &error))?;
-        if verdict != "ok" {
-            return Err(damaged(path, verdict.trim()));
-        }
+    Ok(i32::try_from(version).unwrap_or(0))
+}
+
+/// What SQLite finds when it looks through the whole file; None: nothing.
+///
+/// # Errors
+/// It cannot even look.
+pub(super) fn faults(conn: &Connection, pragma: &str) -> Result<Option<String>, StoreFault> {
+    let verdict: String =
+        conn.query_row(pragma, [], |row| row.get(0)).map_err(|error| StoreFault::of("check the database", &error))?;
+    Ok((verdict != "ok").then(|| verdict.trim().lines().next().unwrap_or_default().to_owned()))
+}
+
+/// Is it ours, whole, and of a version that this program knows? Then it is brought up to date.
+fn check(conn: &Connection, place: &Place) -> Result<(), StoreFault> {
+    let version = check_ours(conn, place.path())?;
+    let page_size: u64 = conn
+        .query_row("PRAGMA page_size", [], |row| row.get(0))
+        .map(natural)
+        .map_err(|error| StoreFault::of("read the database", &error))?;
+    // A power cut can leave a part of a page, but then the log has it whole. SQLite takes what is missing for zeros.
+    let log_is_empty = fs::metadata(place.beside("-wal")).map_or(true, |log| log.len() == 0);
+    if log_is_empty && fs::metadata(place.path()).is_ok_and(|seen| seen.len() % page_size.max(1) != 0) {
+        return Err(place.damaged("its length is no whole number of pages"));
+    }
+    if fs::metadata(place.path()).is_ok_and(|meta| meta.len() <= CHECKED_BYTES)
+        && let Some(how) = faults(conn, "PRAGMA quick_check(1)")?
+    {
+        return Err(place.damaged(&how));
     }
     conn.execute_batch("PRAGMA journal_mode = WAL")
-        .and_then(|()| schema::migrate(conn, i32::try_from(version).unwrap_or(0)))
+        .and_then(|()| schema::migrate(conn, version))
         .map_err(|error| StoreFault::of("bring the database up to date", &error))
 }
 
 /// What SQLite found to be damage gets the sentence that says what to do; the rest stays as it is.
-fn with_remedy(fault: StoreFault, path: &Path) -> StoreFault {
+fn with_remedy(fault: StoreFault, place: &Place) -> StoreFault {
     match fault {
-        StoreFault::Unusable(text) if text.starts_with("cannot ") => damaged(path, &text),
+        StoreFault::Unusable(text) if text.starts_with("cannot ") => place.damaged(&text),
         other => other,
     }
-}
-
-fn damaged(path: &Path, how: &str) -> StoreFault {
-    let path = path.display();
-    StoreFault::Unusable(format!(
-        "the database {path} is damaged ({how}); it is left as it is.\nMove {path}, {path}-wal and {path}-shm away, copy a backup to {path}, and start again; \
-         without a backup the start makes an empty one, and the nodes' tasks are then shown as unknown"
-    ))
-}
-
-/// `path` with `suffix` at its end.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

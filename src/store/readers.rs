@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 
 use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::state::State;
+use crate::warning;
 
 use super::{EventFilter, EventRow, KeptAnswer, StoreFault, Task, batches, events, int, open, tasks};
 
@@ -50,10 +51,10 @@ impl Readers {
     /// The database could not be read.
     pub fn task_named(&self, name: &TaskName) -> Result<Option<Task>, StoreFault> {
         let sql = format!("SELECT {} FROM tasks WHERE name = ?1 ORDER BY id DESC LIMIT 1", tasks::COLUMNS);
-        self.with(|conn| Ok(tasks::query(conn, &sql, &[&name.as_str()])?.pop()))
+        self.with(|conn| tasks::query(conn, &sql, &[&name.as_str()])?.pop().transpose().map_err(StoreFault::Row))
     }
 
-    /// Tasks of a kind (`vps`, `command`), newest first.
+    /// Tasks of a kind (`vps`, `command`), newest first. One that cannot be read is left out, and the log says so.
     ///
     /// # Errors
     /// The database could not be read.
@@ -72,7 +73,8 @@ impl Readers {
             conditions += &format!(" AND node = ?{}", params.len());
         }
         let sql = format!("SELECT {} FROM tasks WHERE {conditions} ORDER BY id DESC LIMIT ?3", tasks::COLUMNS);
-        self.with(|conn| tasks::query(conn, &sql, &params))
+        let rows = self.with(|conn| tasks::query(conn, &sql, &params))?;
+        Ok(rows.into_iter().filter_map(|row| row.map_err(|why| warning!("a list lacks a task: {why}")).ok()).collect())
     }
 
     /// Of the next `limit` changes after number `since` those that pass the filter, oldest first, and the number of the
@@ -95,6 +97,14 @@ impl Readers {
     /// The database could not be read.
     pub fn event_bounds(&self) -> Result<(u64, u64), StoreFault> {
         self.with(events::bounds)
+    }
+
+    /// Is the change with that number still there?
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn has_event(&self, seq: u64) -> Result<bool, StoreFault> {
+        self.with(|conn| events::has(conn, seq))
     }
 
     /// The answer that was kept for an idempotency key.

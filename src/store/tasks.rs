@@ -50,8 +50,27 @@ pub(super) const COLUMNS: &str = "id, batch, state, want, attempt, rev, note, ex
      submitted_ms, started_ms, completed_ms, ssh_port, host_keys, iif(json_valid(spec), spec, NULL), \
      stdout_bytes, stderr_bytes, unit, in_line";
 
+/// A row as a task; the inner Err says why this one cannot be read, whatever is the matter with others.
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> {
     let id = TaskId::from_u64(natural(row.get(0)?));
+    let fault = |why: String| format!("task {id} in the database cannot be read: {why}");
+    match read(id, row) {
+        Ok(task) => Ok(task.map_err(fault)),
+        Err(error) if is_of_the_row(&error) => Ok(Err(fault(error.to_string()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// A value that is not of its column's type, or no text.
+pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    matches!(
+        error,
+        E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..)
+    )
+}
+
+fn read(id: TaskId, row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> {
     let columns = Columns {
         state: row.get(2)?,
         want: row.get(3)?,
@@ -71,7 +90,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task, String>> 
         })
     };
     let numa: Option<u32> = row.get(10)?;
-    let fault = |why: String| Ok(Err(format!("task {id} in the database cannot be read: {why}")));
+    let fault = |why: String| Ok(Err(why));
     let Some(state) = State::from_word(&columns.state) else { return fault(format!("state {:?}", columns.state)) };
     let Some(want) = Want::from_word(&columns.want) else { return fault(format!("want {:?}", columns.want)) };
     let spec = match columns.spec.as_deref().ok_or_else(|| "its spec is not JSON".to_owned()).and_then(spec_row::decode)
@@ -114,12 +133,25 @@ fn gpu_list(text: &str) -> Vec<GpuId> {
     text.split(',').filter_map(|id| id.parse().ok()).map(GpuId).collect()
 }
 
-/// Runs a query whose columns are [`COLUMNS`].
-pub(super) fn query(conn: &Connection, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Task>, StoreFault> {
+/// Runs a query whose columns are [`COLUMNS`]. Rows that cannot be read are told as such.
+pub(super) fn query(
+    conn: &Connection,
+    sql: &str,
+    params: &[&dyn ToSql],
+) -> Result<Vec<Result<Task, String>>, StoreFault> {
     let fault = |error: rusqlite::Error| StoreFault::of("read the database", &error);
     let mut statement = conn.prepare_cached(sql).map_err(fault)?;
     let rows = statement.query_map(params, from_row).map_err(fault)?;
-    rows.map(|row| row.map_err(fault)?.map_err(StoreFault::Unusable)).collect()
+    rows.map(|row| row.map_err(fault)).collect()
+}
+
+/// Every task that is not settled, in the order of submission.
+pub(super) fn live(conn: &Connection) -> Result<Vec<Result<Task, String>>, StoreFault> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_live \
+         WHERE state IN ('pending', 'assigning', 'running', 'paused', 'lost') ORDER BY id"
+    );
+    query(conn, &sql, &[])
 }
 
 /// The task with that id.
@@ -128,7 +160,7 @@ pub(super) fn get(conn: &Connection, id: TaskId) -> Result<Option<Task>, StoreFa
         .and_then(|mut statement| statement.query_row(params![int(id.get())], from_row).optional())
         .map_err(|error| StoreFault::of("read the database", &error))?
         .transpose()
-        .map_err(StoreFault::Unusable)
+        .map_err(StoreFault::Row)
 }
 
 impl Store {
@@ -145,11 +177,19 @@ impl Store {
     /// # Errors
     /// The database could not be read.
     pub fn live_tasks(&self) -> Result<Vec<Task>, StoreFault> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_live \
-             WHERE state IN ('pending', 'assigning', 'running', 'paused', 'lost') ORDER BY id"
-        );
-        query(self.conn(), &sql, &[])
+        // What it holds, and where it is, has to be known: without it nothing can be placed.
+        live(self.conn())?.into_iter().map(|task| task.map_err(|why| self.damaged(&why))).collect()
+    }
+
+    /// Is there a task with that id? Also if its row cannot be read.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn has_task(&self, id: TaskId) -> Result<bool, StoreFault> {
+        self.conn()
+            .prepare_cached("SELECT 1 FROM tasks WHERE id = ?1")
+            .and_then(|mut statement| statement.exists(params![int(id.get())]))
+            .map_err(|error| StoreFault::of("read the database", &error))
     }
 
     /// The highest id in the database, 0 if there is none.

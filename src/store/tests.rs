@@ -16,16 +16,16 @@ use crate::domain::state::{Exit, Standing, State, Want};
 use super::*;
 
 /// A folder that goes away with the test.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("hakuriver-store-{}", crate::sys::random::hex(8)));
         std::fs::create_dir(&path).expect("temporary folder");
         Self(path)
     }
 
-    fn db(&self) -> PathBuf {
+    pub(super) fn db(&self) -> PathBuf {
         self.0.join("cluster.db")
     }
 }
@@ -53,7 +53,7 @@ fn spec(name: Option<&str>) -> Arc<TaskSpec> {
     })
 }
 
-fn task(id: u64, state: State) -> Task {
+pub(super) fn task(id: u64, state: State) -> Task {
     Task {
         id: TaskId::from_u64(id),
         batch: TaskId::from_u64(7),

@@ -4,9 +4,29 @@ use std::time::Instant;
 
 /// Milliseconds since 1970, UTC. For display and ids; never for time-outs.
 pub fn unix_ms() -> u64 {
-    std::time::SystemTime::now()
+    let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    #[cfg(feature = "fault-points")]
+    let now = now.saturating_add_signed(stepped::by_ms());
+    now
+}
+
+/// In test builds the clock can be set while a program runs: a static binary takes no other one by LD_PRELOAD.
+#[cfg(feature = "fault-points")]
+mod stepped {
+    use std::path::PathBuf;
+    use std::sync::LazyLock;
+
+    /// Names a file with so many milliseconds, ahead or (with a sign) behind, which is read at every look at the clock.
+    const VARIABLE: &str = "HAKURIVER_TEST_CLOCK";
+
+    static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+
+    pub(super) fn by_ms() -> i64 {
+        let text = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
 }
 
 /// The monotonic clock, for time-outs. It goes on while the machine sleeps or not, but never back.

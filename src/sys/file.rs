@@ -269,6 +269,18 @@ impl Lock {
     /// # Errors
     /// The file cannot be opened, or its file system knows no locks.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        Self::take(path, FlockArg::LockExclusiveNonblock)
+    }
+
+    /// The same for one of many, none of whom disturbs the others.
+    ///
+    /// # Errors
+    /// As [`Lock::try_take`].
+    pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
+        Self::take(path, FlockArg::LockSharedNonblock)
+    }
+
+    fn take(path: &Path, how: FlockArg) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -276,7 +288,7 @@ impl Lock {
             .mode(0o600)
             .open(path)
             .map_err(|fault| at("open the lock file", path, &fault))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match Flock::lock(file, how) {
             Ok(file) => Ok(Some(Self { _file: file })),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, fault)) => Err(at("lock", path, &fault.into())),
@@ -415,7 +427,11 @@ mod tests {
         let path = scratch.path().join("lock");
         let held = Lock::try_take(&path).expect("it can be opened").expect("it is free");
         assert!(Lock::try_take(&path).expect("it can be opened").is_none());
+        assert!(Lock::try_share(&path).expect("it can be opened").is_none());
         drop(held);
+        let shared = [(); 2].map(|()| Lock::try_share(&path).expect("it can be opened").expect("it can be shared"));
+        assert!(Lock::try_take(&path).expect("it can be opened").is_none());
+        drop(shared);
         assert!(Lock::try_take(&path).expect("it can be opened").is_some());
         assert!(Lock::try_take(&scratch.path().join("a/lock")).is_err());
     }

@@ -22,6 +22,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("silent", Event::NodeSilent),
         ("never-started", Event::NeverStarted),
         ("missing", Event::Missing),
+        ("restored", Event::Restored { reason: "restored".to_owned() }),
         ("starting", report(REV + 1, Observation::Starting { progress: Some("loading image (43%)".to_owned()) })),
         ("running", report(REV + 1, Observation::Running)),
         ("paused", report(REV + 1, Observation::Paused)),
@@ -103,6 +104,7 @@ resume         not-yet     =              =             =             ended  end
 silent         !           lost           lost          lost          !      !      !      !      =
 never-started  !           pending#3      !             !             !      !      !      !      !
 missing        !           !              failed        failed        !      !      !      !      failed
+restored       failed         lost           lost          lost          !      !      !      !      lost
 starting       !           assigning      running       paused        ended  ended  ended  ended  assigning
 running        !           running        running       running       ended  ended  ended  ended  running
 paused         !           paused         paused        paused        ended  ended  ended  ended  paused
@@ -137,6 +139,7 @@ resume         not-yet     =              =             =             ended  end
 silent         !           lost           lost          lost          !      !      !      !      =
 never-started  !           killed         !             !             !      !      !      !      !
 missing        !           !              killed        killed        !      !      !      !      killed
+restored       failed         lost           lost          lost          !      !      !      !      lost
 starting       !           assigning      running       paused        ended  ended  ended  ended  assigning
 running        !           running        running       running       ended  ended  ended  ended  running
 paused         !           paused         paused        paused        ended  ended  ended  ended  paused
@@ -171,6 +174,7 @@ resume         not-yet     assigning+run  running+run   paused+run    ended  end
 silent         !           lost           lost          lost          !      !      !      !      =
 never-started  !           pending#3      !             !             !      !      !      !      !
 missing        !           !              failed        failed        !      !      !      !      failed
+restored       failed         lost           lost          lost          !      !      !      !      lost
 starting       !           assigning      running       paused        ended  ended  ended  ended  assigning
 running        !           running        running       running       ended  ended  ended  ended  running
 paused         !           paused         paused        paused        ended  ended  ended  ended  paused

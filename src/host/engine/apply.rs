@@ -141,6 +141,7 @@ impl Core {
             node.note_end(&after, now.instant);
         }
         if settled {
+            self.give_up.forget(id);
             self.tasks.remove(&id);
         } else {
             self.tasks.insert(id, Arc::new(LiveTask { task: after, class }));
@@ -210,9 +211,11 @@ impl Core {
 
     /// The refusal for a task that is settled or was never there.
     fn not_live(&self, id: TaskId) -> Result<Result<String, ActFault>, StoreFault> {
-        Ok(Err(match self.store.task(id)? {
-            Some(task) => refused(id, Refusal::Ended(task.standing.state), 409),
-            None => unknown_task(id),
+        Ok(Err(match self.store.task(id) {
+            Ok(Some(task)) => refused(id, Refusal::Ended(task.standing.state), 409),
+            Ok(None) => unknown_task(id),
+            // Whoever else asks in this turn is answered all the same.
+            Err(fault) => ActFault::new(500, fault.to_string()),
         }))
     }
 }
@@ -274,7 +277,8 @@ fn learn(task: &mut Task, facts: Facts, now: Now) {
             task.started_ms = facts.started_ms.or(task.started_ms);
             task.stdout_bytes = task.stdout_bytes.or(facts.stdout_bytes);
             task.stderr_bytes = task.stderr_bytes.or(facts.stderr_bytes);
-            task.completed_ms = task.completed_ms.or(facts.completed_ms).or(Some(now.unix_ms));
+            // A clock that was set back meanwhile makes no task end before it began.
+            task.completed_ms = task.completed_ms.or(facts.completed_ms).or(Some(now.unix_ms)).max(task.started_ms);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::domain::ids::{IdSequence, NodeName, TaskId, TaskName};
+use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::queue::Queue;
 use crate::domain::state::State;
 use crate::store::{EventRow, NewEvent, Store, StoreFault};
@@ -16,6 +16,7 @@ use super::Now;
 use super::Reply;
 use super::action::{ActFault, Action, OnFault};
 use super::desired::Parked;
+use super::ids::Ids;
 use super::node::Node;
 use super::submit::Unanswered;
 use super::timers::Deadlines;
@@ -24,6 +25,8 @@ use super::timers::Deadlines;
 #[derive(Clone, Debug)]
 pub(in crate::host) struct Settings {
     pub(in crate::host) cluster_id: String,
+    /// The file that bounds the ids.
+    pub(in crate::host) ids: std::path::PathBuf,
     /// Random for each start of the Host.
     pub(in crate::host) epoch: String,
     /// How long a node may be silent.
@@ -41,7 +44,7 @@ pub(super) struct Core {
     pub(super) store: Store,
     pub(super) settings: Settings,
     pub(super) view: Arc<View>,
-    pub(super) ids: IdSequence,
+    pub(super) ids: Ids,
     /// Every task that is not settled.
     pub(super) tasks: BTreeMap<TaskId, Arc<LiveTask>>,
     /// Those of them that wait.
@@ -50,6 +53,8 @@ pub(super) struct Core {
     pub(super) names: HashMap<TaskName, TaskId>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
     pub(super) turn: Turn,
+    /// When this was loaded.
+    pub(super) began: Now,
     /// When the database is looked through for what is older than the retention.
     pub(super) next_cleanup: Instant,
     /// After a turn that could not be stored: no time-outs before this.
@@ -86,7 +91,7 @@ impl Core {
     pub(super) fn load(store: Store, settings: Settings, now: Now) -> Result<(Self, Arc<View>), StoreFault> {
         let view = Arc::new(View::new(store.last_event()?));
         let mut core = Self {
-            ids: IdSequence::after(store.newest_id()?, instance(&settings.cluster_id)),
+            ids: Ids::open(&settings.ids, store.newest_id()?, instance(&settings.cluster_id))?,
             store,
             settings,
             view: view.clone(),
@@ -96,11 +101,13 @@ impl Core {
             names: HashMap::new(),
             nodes: BTreeMap::new(),
             turn: Turn::default(),
+            began: now,
             next_cleanup: now.instant,
             pause_until: None,
             letting_go: false,
         };
         core.fill(now)?;
+        core.take_in_backup(now)?;
         core.publish(true);
         Ok((core, view))
     }
@@ -141,7 +148,11 @@ impl Core {
         }
         self.answer_submissions(now)?;
         self.derive_held();
-        self.store.commit()
+        self.store.commit()?;
+        if !paused {
+            self.clean_up(now);
+        }
+        Ok(())
     }
 
     fn act(&mut self, action: Action, now: Now) -> Result<(), StoreFault> {
@@ -229,7 +240,7 @@ impl Core {
         let mut before = std::mem::take(&mut self.nodes);
         self.tasks.clear();
         self.queue = Queue::default();
-        self.give_up = Deadlines::default();
+        self.give_up.start_over();
         self.names.clear();
         for record in self.store.nodes()? {
             let mut node = match before.remove(&record.name) {
@@ -325,6 +336,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::IdSequence;
 
     #[test]
     fn clusters_give_different_ids_in_the_same_millisecond() {

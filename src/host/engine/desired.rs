@@ -3,7 +3,7 @@
 use crate::api::node::{DesiredAnswer, DesiredTask, EnvPair, OrderSpec, RETURN};
 use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::spec::{Container, TaskKind};
-use crate::domain::state::{State, Want};
+use crate::domain::state::{Standing, State, Want};
 use crate::store::{StoreFault, Task};
 
 use super::action::{ActFault, Poll};
@@ -66,7 +66,7 @@ impl Core {
     pub(super) fn list(&self, name: &NodeName, poll: &Poll) -> Result<DesiredAnswer, ActFault> {
         let Some(node) = self.nodes.get(name) else { return Err(super::nodes::not_registered(name)) };
         if node.record.session != poll.session {
-            return Err(super::nodes::superseded(name));
+            return Err(super::nodes::not_this_session(name, &node.record.session, &poll.session));
         }
         let epoch = node.epoch(&self.settings.epoch);
         let changed =
@@ -119,6 +119,11 @@ impl Node {
     }
 }
 
+/// Its node has had it. (One in `assigning` was at most getting ready there: if it is gone, it can be started as well.)
+fn is_seen(standing: &Standing) -> bool {
+    standing.rev > 0 && matches!(standing.state, State::Running | State::Paused | State::Lost)
+}
+
 fn order(task: &Task, recalled: bool) -> DesiredTask {
     let spec = &task.spec;
     let placed = task.placement.as_ref();
@@ -152,6 +157,7 @@ fn order(task: &Task, recalled: bool) -> DesiredTask {
     DesiredTask {
         task_id: task.id.to_string(),
         attempt: task.standing.attempt.0,
+        seen: is_seen(&task.standing),
         want: if recalled && task.standing.want == Want::Run { RETURN } else { task.standing.want.word() }.to_owned(),
         spec: order,
     }

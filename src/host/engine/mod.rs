@@ -1,7 +1,7 @@
 //! The one owner of the cluster's state: it takes typed actions, decides with the pure functions of `domain`, stores
 //! everything that a turn brought in one transaction, and only then answers.
 //!
-//! It never waits for a node, a socket or a file other than the database. Who asks, and in which words, is the routes'
+//! It never waits for a node, a socket or a file other than the database and that which bounds its ids. Who asks, and in which words, is the routes'
 //! business.
 
 mod action;
@@ -9,11 +9,13 @@ mod apply;
 mod changes;
 mod core;
 mod desired;
+mod ids;
 mod line;
 mod node;
 mod nodes;
 mod observed;
 mod queue;
+mod restored;
 mod shells;
 mod submit;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub(super) use self::action::{
 };
 use self::core::Core;
 pub(super) use self::core::Settings;
+pub(super) use self::nodes::not_this_session;
 use super::view::View;
 use crate::api::node::{Acknowledged, DesiredAnswer, Registered, ShellOrder};
 
@@ -183,6 +186,7 @@ fn serve(mut core: Core, inbox: &Receiver<Action>) {
         let last = actions.iter().any(|action| matches!(action, Action::Stop));
         core.turn(actions, now);
         if last {
+            core.ids.settle();
             return;
         }
     }

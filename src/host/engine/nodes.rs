@@ -47,7 +47,10 @@ impl Core {
             machine_id: asked.machine_id,
             boot_id: asked.boot_id,
             instance: asked.instance,
-            session: same.map_or_else(|| random::hex(16), |record| record.session.clone()),
+            session: match (same, known) {
+                (Some(record), _) => record.session.clone(),
+                (None, known) => new_session(known.map_or("", |node| &node.record.session), now.unix_ms),
+            },
             version: asked.version,
             inventory: asked.inventory,
             inventoried: same.is_some_and(|record| record.inventoried),
@@ -107,7 +110,7 @@ impl Core {
             return Ok(Err(not_registered(name)));
         };
         if node.record.session != session {
-            return Ok(Err(superseded(name)));
+            return Ok(Err(not_this_session(name, &node.record.session, session)));
         }
         node.heard = now.instant;
         if node.record.silent {
@@ -221,7 +224,47 @@ pub(super) fn not_registered(name: &NodeName) -> ActFault {
     ActFault::new(404, format!("node '{name}' is not registered: it has to register first"))
 }
 
-/// 410 for a call of an older session.
-pub(super) fn superseded(name: &NodeName) -> ActFault {
+/// A session's id: a number, and what nobody can guess. Later sessions have higher numbers, also where they were given by Hosts with
+/// different databases: so it is the time.
+fn new_session(before: &str, unix_ms: u64) -> String {
+    format!("{}-{}", number_of(before).saturating_add(1).max(unix_ms), random::hex(16))
+}
+
+fn number_of(session: &str) -> u64 {
+    session.split_once('-').and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
+}
+
+/// For a call of another session than `ours`: 410 where that is over. A later one was given by a Host with a later database, and
+/// this one was restored since: 404, so that the Runner registers again by itself.
+pub(in crate::host) fn not_this_session(name: &NodeName, ours: &str, theirs: &str) -> ActFault {
+    if number_of(theirs) > number_of(ours) {
+        let why = "the database, which is older than its session, was restored: it has to register again";
+        return ActFault::new(404, format!("node '{name}': {why}"));
+    }
     ActFault::new(410, format!("another Runner has registered as node '{name}' since: this session is over"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_over_or_not_known_yet() {
+        let name = "n1".parse().expect("a name");
+        let first = new_session("", 700);
+        let second = new_session(&first, 3);
+        assert!(first.starts_with("700-") && second.starts_with("701-") && first.len() == 36, "{first} {second}");
+        assert!(new_session(&second, 900).starts_with("900-"));
+        for (ours, theirs, status) in [
+            (&*second, &*first, 410),
+            (&*first, &*second, 404),
+            (&*first, "700-0", 410),
+            (&*first, "", 410),
+            // As they were before they had numbers.
+            ("0123456789abcdef", "fedcba9876543210", 410),
+            ("0123456789abcdef", &*first, 404),
+        ] {
+            assert_eq!(not_this_session(&name, ours, theirs).status, status, "{theirs} where {ours} is the session");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use crate::api::node::Acknowledged;
 use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::state::{Event, Refusal, Report, State};
 use crate::store::StoreFault;
+use crate::warning;
 
 use super::Now;
 use super::action::{ActFault, Seen, Snapshot, What};
@@ -66,7 +67,7 @@ impl Core {
     }
 
     fn take(&mut self, name: &NodeName, seen: &Seen, now: Now) -> Result<Outcome, StoreFault> {
-        let Some(live) = self.tasks.get(&seen.id) else { return self.take_ended(seen) };
+        let Some(live) = self.tasks.get(&seen.id) else { return Ok(self.take_ended(seen, now)) };
         let here = live.task.placement.as_ref().is_some_and(|placement| placement.node == *name);
         let What::Report(observation) = &seen.what else {
             // What is on the list is not unknown: this was said before the list was read.
@@ -112,13 +113,24 @@ impl Core {
     }
 
     /// A report about a task that is settled here, or that this database never had.
-    fn take_ended(&self, seen: &Seen) -> Result<Outcome, StoreFault> {
-        let known = self.store.task(seen.id)?.is_some();
-        Ok(match &seen.what {
+    fn take_ended(&mut self, seen: &Seen, now: Now) -> Outcome {
+        let known = match self.store.has_task(seen.id) {
+            Ok(known) => known,
+            // This one is told again later; the node's other tasks do not wait for it.
+            Err(fault) => {
+                warning!("a report of task {} is passed over: {fault}", seen.id);
+                return Outcome { acknowledged: false, later: None, unknown: seen.is_alive() };
+            }
+        };
+        if !known {
+            // A later database, which this one was restored in the place of, has given its id.
+            self.ids.was_given(seen.id, now.unix_ms);
+        }
+        match &seen.what {
             // A receipt lets the node remove what ended. What the Host does not know is left alone until a user decides.
             What::Report(_) => Outcome { acknowledged: known, later: None, unknown: seen.is_alive() || !known },
             What::Unknown => Outcome { acknowledged: false, later: None, unknown: true },
-        })
+        }
     }
 
     /// What a complete inventory lacks.

@@ -72,6 +72,11 @@ impl Core {
             self.answer(reply, Err(all_refused(&refused)));
             return Ok(());
         }
+        if let Err(fault) = self.ids.reserve(accepted.len() + 1, now.unix_ms) {
+            let why = format!("the Host could not store this, and has not done it: {fault}");
+            self.answer(reply, Err(ActFault::new(503, why)));
+            return Ok(());
+        }
         let batch = self.ids.next(now.unix_ms);
         let mut stored = Vec::with_capacity(accepted.len());
         for (target, spec) in accepted {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::state::Event;
 use crate::store::{NewEvent, StoreFault};
-use crate::warning;
+use crate::{error, warning};
 
 use super::Now;
 use super::apply::Facts;
@@ -16,16 +16,22 @@ use super::node::Node;
 /// How many rows a clean-up removes in one turn, so that no request waits long behind it.
 const CLEANED: u32 = 1_000;
 
+/// After a clean-up that failed.
+const AFTER_FAULT: Duration = Duration::from_secs(60);
+
 /// When waiting tasks give up. Holds those that wait now, and nobody else.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     by_time: BTreeSet<(Instant, TaskId)>,
     of: HashMap<TaskId, Instant>,
+    /// Also of those that do not wait now, and may wait again: the clock may have been set meanwhile, and must not be asked again.
+    once_set: HashMap<TaskId, Instant>,
 }
 
 impl Deadlines {
     fn set(&mut self, id: TaskId, at: Instant) {
         self.remove(id);
+        self.once_set.insert(id, at);
         self.of.insert(id, at);
         self.by_time.insert((at, id));
     }
@@ -35,6 +41,18 @@ impl Deadlines {
         if let Some(at) = self.of.remove(&id) {
             self.by_time.remove(&(at, id));
         }
+    }
+
+    /// It never waits again.
+    pub(super) fn forget(&mut self, id: TaskId) {
+        self.remove(id);
+        self.once_set.remove(&id);
+    }
+
+    /// Nobody waits, until it is said who does.
+    pub(super) fn start_over(&mut self) {
+        self.by_time.clear();
+        self.of.clear();
     }
 
     fn first(&self) -> Option<(Instant, TaskId)> {
@@ -66,18 +84,34 @@ impl Core {
         self.find_silent(now)?;
         self.end_patience(now)?;
         self.recall(now);
-        if self.next_cleanup <= now.instant {
-            let age = u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
-            let gone = self.store.clean_up(now.unix_ms.saturating_sub(age), CLEANED)?;
-            if !gone.tasks.is_empty() {
-                let tell = self.settings.removed.clone();
-                // Once it is stored. Err: the Host stops, and the next one looks for what is left.
-                self.turn.answers.push(Box::new(move || drop(tell.send(gone.tasks))));
-            }
-            let wait = if gone.rows > 0 { Duration::from_millis(100) } else { self.settings.cleanup_interval };
-            self.next_cleanup = now.instant + wait;
-        }
         Ok(())
+    }
+
+    /// Removes what is older than it is kept, if it is time for that: in a transaction of its own, so that what nobody asked for
+    /// (and may meet what cannot be read) never stands in the way of what is asked.
+    pub(super) fn clean_up(&mut self, now: Now) {
+        if self.next_cleanup > now.instant {
+            return;
+        }
+        let age = u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
+        // A clock that was set far ahead since must not cost all that ended in the last days: no more time has passed than was measured.
+        let passed = now.instant.saturating_duration_since(self.began.instant).as_millis();
+        let measured_ms = self.began.unix_ms.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX));
+        let gone = self.store.clean_up(now.unix_ms.min(measured_ms).saturating_sub(age), CLEANED);
+        let wait = match gone.and_then(|gone| self.store.commit().map(|()| gone)) {
+            Ok(gone) => {
+                let wait = if gone.rows > 0 { Duration::from_millis(100) } else { self.settings.cleanup_interval };
+                // Their files go too. Err: the Host stops, and the next one looks for what is left.
+                let _ended = if gone.tasks.is_empty() { Ok(()) } else { self.settings.removed.send(gone.tasks) };
+                wait
+            }
+            Err(fault) => {
+                self.store.rollback();
+                error!("what is too old stays for another while: {fault}");
+                AFTER_FAULT
+            }
+        };
+        self.next_cleanup = now.instant + wait;
     }
 
     /// Nodes that were silent for longer than the time-out are offline, their tasks lost, what they hold stays held.
@@ -104,12 +138,16 @@ impl Core {
         Ok(())
     }
 
-    /// Notes when a waiting task gives up. The wait counts from its submission, also across a restart of the Host.
+    /// Notes when a waiting task gives up. The wait counts from its submission, also across a restart of the Host: what has passed
+    /// until then is known by the clock alone; from then on it is measured.
     pub(super) fn watch_patience(&mut self, id: TaskId, now: Now) {
         let Some(live) = self.tasks.get(&id) else { return };
         if let Some(patience) = live.task.spec.patience.max_wait {
-            let waited = Duration::from_millis(now.unix_ms.saturating_sub(live.task.submitted_ms));
-            self.give_up.set(id, now.instant + patience.saturating_sub(waited));
+            let at = self.give_up.once_set.get(&id).copied().unwrap_or_else(|| {
+                let waited = Duration::from_millis(now.unix_ms.saturating_sub(live.task.submitted_ms));
+                now.instant + patience.saturating_sub(waited)
+            });
+            self.give_up.set(id, at);
         }
     }
 

@@ -45,6 +45,13 @@ impl Api {
             let why = format!("event {since} was never here: the newest is {last} (was the database restored?)");
             return Err(ActFault::new(410, why));
         }
+        // Those after it are others than the client means, where the database was restored from a backup that knows none of them.
+        let is_edge = since == last || since + 1 == oldest;
+        if !is_edge && !self.readers.has_event(since).map_err(unreadable)? {
+            let why =
+                format!("event {since} is not here: the database was restored, and goes on with {last} and later ones");
+            return Err(ActFault::new(410, why));
+        }
         let (view, readers) = (self.engine.view.clone(), self.readers.clone());
         Ok(Reply::Stream {
             status: 200,

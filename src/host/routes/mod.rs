@@ -170,9 +170,10 @@ fn message(status: u16, message: String) -> Reply {
     answer(status, &Message { message })
 }
 
-/// The database could not be read.
+/// The database could not be read: now, or what is asked for, ever.
 fn unreadable(fault: StoreFault) -> ActFault {
-    ActFault::new(503, fault.to_string())
+    let status = if matches!(fault, StoreFault::Row(_)) { 500 } else { 503 };
+    ActFault::new(status, fault.to_string())
 }
 
 /// Foreign text in a message, at a length that can be read.

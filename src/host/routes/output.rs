@@ -9,10 +9,10 @@ use crate::domain::ids::{Attempt, NodeName, TaskId};
 use crate::domain::output::Stream;
 use crate::domain::spec::TaskKind;
 use crate::net::http::{Head, Reply};
-use crate::store::Task;
+use crate::store::{StoreFault, Task};
 use crate::warning;
 
-use super::super::engine::ActFault;
+use super::super::engine::{ActFault, not_this_session};
 use super::super::outputs::OutputFault;
 use super::nodes::node_name;
 use super::stream::{Range, Source};
@@ -94,7 +94,17 @@ impl Api {
         };
         let welcome = match self.engine.view.task(id) {
             Some(live) => is_welcome(&live.task),
-            None => self.readers.task(id).map_err(unreadable)?.as_ref().is_some_and(is_welcome),
+            None => match self.readers.task(id) {
+                Ok(Some(task)) => is_welcome(&task),
+                // Nobody asks for it now; but this database may be an older one, and the right one be restored after it. So its
+                // node keeps what it wrote.
+                Ok(None) => {
+                    let why = format!("task {id} is not known here: what it wrote stays on its node");
+                    return Ok(Err(OutputFault::Foreign(why)));
+                }
+                Err(StoreFault::Row(why)) => return Ok(Err(OutputFault::Foreign(why))),
+                Err(other) => return Err(unreadable(other)),
+            },
         };
         if !welcome {
             return Ok(Ok(OUTPUT_NOT_WANTED));
@@ -108,10 +118,7 @@ impl Api {
     pub(super) fn check_session(&self, name: &NodeName, session: &str) -> Result<(), ActFault> {
         match self.engine.view.node(name) {
             None => Err(ActFault::new(404, format!("node '{name}' is not registered: it has to register first"))),
-            Some(node) if node.record.session != session => Err(ActFault::new(
-                410,
-                format!("another Runner has registered as node '{name}' since: this session is over"),
-            )),
+            Some(node) if node.record.session != session => Err(not_this_session(name, &node.record.session, session)),
             Some(_) => Ok(()),
         }
     }

@@ -59,6 +59,7 @@ impl Host {
         let readers = store.readers();
         let settings = Settings {
             cluster_id: "cluster".into(),
+            ids: folder.join("ids"),
             epoch: "epoch".into(),
             node_timeout: Duration::from_secs(30),
             retention: Duration::from_secs(86_400),

@@ -67,7 +67,9 @@ impl Agent {
     pub(super) fn adopt(&mut self, container: &Container) {
         let record = rebuilt(container, &self.node.boot_id, first_revision());
         info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
-        let kept = self.node.records.save(&record).and_then(|()| self.node.remake_mounts(&record));
+        // A command's container runs once. Its folders are not made anew: that what it wrote went with them is to be seen.
+        let again = |()| if record.writes() { Ok(()) } else { self.node.remake_mounts(&record) };
+        let kept = self.node.records.save(&record).and_then(again);
         if let Err(fault) = kept {
             warning!("task {}: {fault}", record.task);
         }

@@ -30,13 +30,15 @@ impl Agent {
         let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
         // What it has, the supervisor tells first.
         let is_returned = wanted.is_some_and(|wanted| wanted.recalled) && self.supervisor_heard;
-        let desired = wanted.map(|wanted: &Wanted| Desired { attempt: wanted.attempt, want: wanted.want });
+        let desired =
+            wanted.map(|wanted: &Wanted| Desired { attempt: wanted.attempt, want: wanted.want, seen: wanted.seen });
+        let is_known_gone = wanted.is_some_and(|wanted| self.knows_all_like(wanted));
         let action = action(id, desired.as_ref(), self.tasks.get(id).map(Task::had).as_ref());
         self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))));
         self.report_absent(
             id,
             match action {
-                Some(Action::ReportGone(_, attempt)) => Some((attempt, Absent::Gone)),
+                Some(Action::ReportGone(_, attempt)) if is_known_gone => Some((attempt, Absent::Gone)),
                 Some(Action::Start(_, attempt)) if is_returned => Some((attempt, Absent::Returned)),
                 _ => None,
             },
@@ -48,7 +50,19 @@ impl Agent {
             Some(Action::Resume(id)) => self.want(id, Job::Resume),
             Some(Action::Stop(id)) => self.want(id, Job::Stop),
             Some(Action::Forget(id)) => self.forget(id),
+            // Looked at again when more is known.
+            Some(Action::ReportGone(id, _)) if !is_known_gone => self.tasks.touch(id),
             Some(Action::ReportUnknown(_) | Action::ReportGone(..)) | None => {}
+        }
+    }
+
+    /// Whoever keeps such tasks on this node has told what there is: what is not known here is not there. (A record can be lost, and
+    /// its container or process is found again later.)
+    fn knows_all_like(&self, wanted: &Wanted) -> bool {
+        match &wanted.order {
+            Ok(Order::OnNode(_)) => self.supervisor_heard,
+            Ok(Order::Vps(_) | Order::Contained(..)) => self.truth,
+            Err(_) => self.supervisor_heard && self.truth,
         }
     }
 
@@ -145,7 +159,7 @@ impl Agent {
             Some((attempt, why)) => {
                 if self.absent.insert(id, (attempt, why)) != Some((attempt, why)) {
                     if why == Absent::Gone {
-                        info!("task {id} is to be stopped, and is not here");
+                        info!("task {id} should be here, or be stopped here, and is gone");
                     }
                     self.outbox.put(id, absent(id, attempt, first_revision(), why));
                 }

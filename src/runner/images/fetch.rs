@@ -5,12 +5,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::archive::{Check, Manifest, Part};
 use crate::runner::backoff::Backoff;
 use crate::runner::depot::{Depot, DepotFault};
-use crate::sys::file;
+use crate::sys::{clock, file};
 use crate::warning;
 
 /// What is read and written at once.
@@ -60,7 +60,8 @@ impl Spool {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.filter_map(Result::ok) {
             let since = entry.metadata().and_then(|found| found.modified()).ok();
-            let age = since.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
+            let since = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok());
+            let age = Duration::from_millis(clock::unix_ms()).saturating_sub(since.unwrap_or(Duration::MAX));
             if age > KEPT && entry.path().extension().is_some_and(|kind| kind == "part") {
                 let _kept = file::remove(&entry.path());
             }

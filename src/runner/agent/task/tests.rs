@@ -27,6 +27,7 @@ fn wanted(attempt: u32, want: Want) -> Wanted {
         attempt: Attempt(attempt),
         want,
         recalled: false,
+        seen: false,
         kind: "vps".to_owned(),
         order: Err("no order".to_owned()),
     }
