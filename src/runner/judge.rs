@@ -116,7 +116,6 @@ mod tests {
     use crate::domain::ids::{Attempt, TaskId};
     use crate::runner::executor::Labels;
     use crate::runner::executor::docker_parse::ContainerExit;
-    use crate::runner::record::Ending;
 
     const RUN: &str = "2026-11-23T01:00:00Z";
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
+use crate::sys::fault::{file_name, step};
 use crate::sys::{file, random};
 
 use super::meta::BACKUP_MADE;
@@ -106,9 +107,11 @@ impl Target {
                 StoreFault::Failed(text)
             }
         };
+        let step = step("write", || file_name(&self.path));
         let mut file = OpenOptions::new().read(true).write(true).open(&self.temporary).map_err(fault)?;
         let bytes = seal::seal(&mut file).and_then(|bytes| file.sync_all().map(|()| bytes)).map_err(fault)?;
-        fs::rename(&self.temporary, &self.path).map_err(fault)?;
+        drop(step);
+        file::rename(&self.temporary, &self.path).map_err(fault)?;
         file::sync_dir(self.path.parent().unwrap_or(Path::new("/"))).map_err(fault)?;
         Ok(bytes)
     }

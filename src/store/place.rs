@@ -213,10 +213,7 @@ impl Place {
             self.rename_if_there(&self.beside(suffix), Path::new(&to))?;
             cut_here()?;
         }
-        match fs::remove_file(self.beside("-shm")) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(self.cannot("restore", &error)),
-            _ => {}
-        }
+        file::remove(&self.beside("-shm")).map_err(|error| self.cannot("restore", &error))?;
         file::sync_dir(self.folder()).map_err(|error| self.cannot("restore", &error))?;
         cut_here()?;
         self.rename_if_there(&restored, &self.path)?;
@@ -226,7 +223,7 @@ impl Place {
     }
 
     fn rename_if_there(&self, from: &Path, to: &Path) -> Result<(), StoreFault> {
-        match fs::rename(from, to) {
+        match file::rename(from, to) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.cannot("restore", &error)),
             _ => Ok(()),
         }

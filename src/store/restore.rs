@@ -1,12 +1,13 @@
 //! A backup takes the place of the database: looked through first, then put there in one step that nothing can cut in two.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
+use crate::sys::fault::{file_name, step};
 use crate::sys::file::{self, Lock};
 
 use super::backup::open_backup;
@@ -102,7 +103,7 @@ impl Prepared {
     pub fn commit(self) -> Result<Option<PathBuf>, StoreFault> {
         cut_here()?;
         // From here on it is decided: whoever opens the database next finishes what is cut off.
-        fs::rename(self.place.prepared(), self.place.restored())
+        file::rename(&self.place.prepared(), &self.place.restored())
             .and_then(|()| file::sync_dir(self.place.folder()))
             .map_err(|error| self.place.cannot("restore", &error))?;
         self.place.finish_restore()
@@ -193,6 +194,7 @@ fn cluster_at(path: &Path) -> Option<String> {
 
 /// On disk, owned by whoever owned the one before, and with the time after which that is to be called.
 fn make_ready(place: &Place, now_s: u64) -> std::io::Result<()> {
+    let _step = step("write", || file_name(&place.prepared()));
     let new = File::open(place.prepared())?;
     place.give_to_owner(&place.prepared())?;
     // Nothing that is kept is written over.

@@ -10,7 +10,7 @@
 #[path = "../daemon.rs"]
 mod daemon;
 #[allow(dead_code)]
-#[path = "../env.rs"]
+#[path = "../env/mod.rs"]
 mod env;
 #[allow(dead_code)]
 #[path = "../fake_node.rs"]

@@ -11,7 +11,7 @@
 #[path = "../daemon.rs"]
 mod daemon;
 #[allow(dead_code)]
-#[path = "../env.rs"]
+#[path = "../env/mod.rs"]
 mod env;
 #[allow(dead_code)]
 #[path = "../http.rs"]

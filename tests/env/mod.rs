@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -20,6 +19,9 @@ use crate::http;
 use crate::invariants;
 use crate::program::{self, Output};
 use crate::wait;
+
+#[cfg(feature = "fault-points")]
+mod doomed;
 
 /// How long anything that is not slow by nature may take on a loaded machine.
 pub const SOON: Duration = Duration::from_secs(40);
@@ -310,40 +312,6 @@ impl Cluster {
     /// How it has ended by itself, if it has.
     pub fn ended(&mut self, name: &str) -> Option<std::process::ExitStatus> {
         self.processes.get_mut(name).unwrap_or_else(|| panic!("{name} was not started")).try_wait().unwrap()
-    }
-
-    /// Starts again, as it was started, what has died of SIGKILL: Host or Runner `a`. Err: one ended otherwise.
-    pub fn revive(&mut self) -> Result<(), String> {
-        for name in ["host", "runner-a"] {
-            let Some(status) = self.processes.get_mut(name).and_then(|child| child.try_wait().unwrap()) else {
-                continue;
-            };
-            if status.signal() != Some(Signal::SIGKILL as i32) {
-                return Err(format!("{name} ended with {status}"));
-            }
-            self.processes.remove(name);
-            self.spawn_role(name);
-        }
-        Ok(())
-    }
-
-    /// `host` or `runner-a`, without waiting for it.
-    pub fn spawn_role(&mut self, name: &str) {
-        if name == "host" {
-            let config = self.config("config");
-            self.spawn("host", &["host", "--config", &config]);
-        } else {
-            self.spawn_runner("a");
-        }
-    }
-
-    /// Asks the Host for the cluster's id, which names its containers.
-    pub fn meet(&mut self) -> Result<(), String> {
-        let token = fs::read_to_string(self.dir.join("token")).map_err(|e| e.to_string())?;
-        let reply = http::try_call(self.api, "GET", "/version", Some(token.trim()), None).map_err(|e| e.to_string())?;
-        let version = hakuriver::api::public::Version::deserialize_json(&reply.text()).map_err(|e| e.to_string())?;
-        self.cluster_id = Some(version.cluster_id);
-        Ok(())
     }
 
     /// Where fault points are planned and told of; containers have it as well.
