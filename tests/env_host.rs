@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hakuriver::api::environment::{ContainerRow, PackAnswer, Tarballs};
+use hakuriver::api::environment::{ContainerRow, PackAnswer, ProgressLine, Tarballs};
 use hakuriver::api::node::NodeEnvironment;
 use hakuriver::archive::Manifest;
 use nanoserde::DeJson;
@@ -460,13 +460,16 @@ fn a_pull_shows_its_progress() {
     );
     let cluster = host(Some(program), "");
     let env = Env::new(&cluster, "pulled");
-    let made = cluster.cli(&["docker", "create-container", &pulled, &env.name]);
+    let body = format!(r#"{{"image_name":"{pulled}","container_name":"{}"}}"#, env.name);
+    let path = "/docker/host/create?progress=1";
+    let made = http::call(cluster.api, "POST", path, Some(&cluster.token()), Some(&body));
     docker(&["rmi", "-f", &pulled]);
-    made.ok();
-    let steps: Vec<&str> = made.stderr.lines().collect();
-    let step = |what: &str| format!("pulling {pulled}: {what}");
-    assert_eq!(steps[0], format!("pulling {pulled}"), "{made}");
-    assert!(steps.contains(&step("1 of 2 layers").as_str()), "{made}");
+    let steps: Vec<String> =
+        made.text().lines().filter_map(|line| ProgressLine::deserialize_json(line).unwrap().progress).collect();
+    assert_eq!(steps[0], format!("pulling {pulled}"), "{steps:?}");
+    for layers in ["0 of 1", "0 of 2", "1 of 2"] {
+        assert!(steps.contains(&format!("pulling {pulled}: {layers} layers")), "{layers}: {steps:?}");
+    }
 }
 
 #[test]
