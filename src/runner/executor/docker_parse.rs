@@ -178,7 +178,9 @@ fn container(line: InspectLine) -> Option<Container> {
     };
     let published = line.ports.and_then(|mut ports| ports.remove("22/tcp").flatten()).and_then(|bindings| {
         let binding = bindings.into_iter().next()?;
-        Some((binding.host_ip, binding.host_port.parse().ok()?))
+        // 0 is asked for, never given: no tunnel leads there.
+        let port = binding.host_port.parse().ok().filter(|port| *port > 0)?;
+        Some((binding.host_ip, port))
     });
     let binary = line
         .mounts
