@@ -397,6 +397,27 @@ fn garbage_from_a_runner_names_the_field() {
 }
 
 #[test]
+fn an_offset_that_no_file_has_is_refused_before_an_answer_begins() {
+    let host = Host::new();
+    let session = host.join();
+    let body = r#"{"command":"true","container_name":"NULL"}"#;
+    let id = host.user("POST", "/submit", body).field("task_ids");
+    for stream in ["stdout", "stderr"] {
+        for (offset, status) in [("0", 200), ("4611686018427387903", 200), ("4611686018427387904", 422)] {
+            let path = format!("/task/{id}/{stream}?follow=0&offset={offset}");
+            assert_eq!(host.user("GET", &path, "").status, status, "{path}");
+        }
+        for offset in ["9223372036854775808", "18446744073709551615", "18446744073709551616", "-1"] {
+            let got = host.user("GET", &format!("/task/{id}/{stream}?offset={offset}"), "");
+            assert!(got.status == 422 && got.field("detail").contains("offset"), "{offset}: {got:?}");
+        }
+        let path = format!("/runner/n1/output/{id}/1/{stream}?session={session}&offset=18446744073709551615");
+        let bytes = [("content-type", "application/octet-stream")];
+        assert_eq!(host.send("node", "PUT", &path, &bytes, "x").status, 422);
+    }
+}
+
+#[test]
 fn events_are_streamed_from_any_number_on_and_say_what_is_gone() {
     let host = Host::new();
     host.join();
