@@ -186,6 +186,14 @@ mod tests {
     }
 
     #[test]
+    fn more_values_than_any_request_has_are_refused() {
+        let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(guard::check(list((4 << 20) - 1).as_bytes()).is_ok());
+        let fault = guard::check(list(4 << 20).as_bytes()).expect_err("too many").to_string();
+        assert!(fault.contains("more than 4194304 values"), "{fault}");
+    }
+
+    #[test]
     fn many_keys_cost_no_more_than_their_bytes() {
         let object = format!("{{{}}}", (0..4_000).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(","));
         let list = format!("[{}]", vec![object; 200].join(","));
