@@ -87,8 +87,10 @@ impl Connection<'_> {
         let body = self.read_body(length, whole.expects_continue)?;
         let reply = guarded(|| handler.handle(&whole.head, &body)).unwrap_or_else(|fault| fault);
         drop(body);
-        if matches!(reply, Reply::Full { .. }) {
-            open.answering();
+        match &reply {
+            Reply::Full { .. } => open.answering(),
+            Reply::Stream { .. } => open.streaming(),
+            Reply::Upgrade { .. } => {}
         }
         self.answer(reply, &manner)
     }
