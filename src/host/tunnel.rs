@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::ids::TaskId;
 use crate::domain::spec::TaskKind;
@@ -27,6 +27,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 /// Each is a thread or two and, while it carries bytes, its buffers.
 const CONNECTIONS: usize = 1_024;
 
+/// How often the log hears of connections that cannot be accepted: it is not to be filled by who brings that about.
+const COMPLAINTS: Duration = Duration::from_secs(10);
+
 /// What the proxy needs to know.
 pub(super) struct Tunnel {
     pub(super) view: Arc<View>,
@@ -38,14 +41,20 @@ pub(super) struct Tunnel {
 pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
     let open = Arc::new(AtomicUsize::new(0));
     let strangers = Arc::new(Strangers::default());
+    let mut complained: Option<Instant> = None;
     loop {
         let socket = match socket::accept(listener, stop) {
             Ok(Some((socket, _))) => socket,
             Ok(None) => return,
             Err(error) => {
-                // Out of file descriptors, or a client that went again: waited out, never the end.
-                warning!("the SSH proxy cannot accept a connection: {error}");
-                stop.wait(Duration::from_millis(100));
+                // Out of file descriptors, or a client that went again: waited out, never the end. Who has not said what it wants
+                // makes room at once; its ten seconds would be ten seconds for everyone.
+                if complained.is_none_or(|at| at.elapsed() > COMPLAINTS) {
+                    complained = Some(Instant::now());
+                    warning!("the SSH proxy cannot accept a connection: {error}");
+                }
+                strangers.close_oldest();
+                stop.wait(Duration::from_millis(20));
                 continue;
             }
         };
