@@ -1,9 +1,10 @@
 # What a developer and the CI call. Every target that needs Docker sets it up first (scripts/setup.sh), as root on Debian.
-.PHONY: build check test demo bench install clean help
+.PHONY: build check test fuzz demo bench install clean help
 
 PREFIX = /usr/local
 BINARY = target/x86_64-unknown-linux-gnu/release/hakuriver
 TEST_THREADS = 4
+MINUTES = 1
 # rustup's own place, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -11,6 +12,7 @@ help:
 	@echo 'make build            the static release binary: $(BINARY)'
 	@echo 'make check            formatting, lints, the floors of the house'
 	@echo 'make test             everything: check, unit tests, and the whole system on real Docker'
+	@echo 'make fuzz MINUTES=    made-up inputs for every reader of foreign bytes, so long for each (default $(MINUTES))'
 	@echo 'make demo             a VPS from submit to ssh, command by command'
 	@echo 'make bench            speed and size, each figure beside its reference; target/bench.json'
 	@echo 'make install PREFIX=  the binary and its hakuriver.* links (default $(PREFIX))'
@@ -32,6 +34,10 @@ test: check build
 	@scripts/systemd-image.sh
 	cargo test --locked --quiet --lib --bins
 	cargo test --locked --test it -- --test-threads=$(TEST_THREADS)
+
+fuzz:
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(MINUTES)
 
 demo: build
 	@scripts/setup.sh test

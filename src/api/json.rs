@@ -1,6 +1,8 @@
 //! The only door to nanoserde, which is unsafe on foreign bytes: it panics on some, loops for ever on others, and
 //! wraps large integers. So every text is checked first ([`guard`]: RFC 8259, iterative, bounded depth, nothing trailing).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 pub(crate) mod value;
 

@@ -5,6 +5,8 @@
 
 pub mod cpuset;
 pub mod docker_words;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod ids;
 pub mod node;
 pub mod output;

@@ -9,6 +9,8 @@ use crate::sys::shutdown::Stop;
 mod archives;
 mod engine;
 mod environments;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod outputs;
 mod recent;

@@ -13,6 +13,8 @@ pub mod agent;
 pub mod backoff;
 pub mod depot;
 pub mod executor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod gate;
 pub mod holdings;
 pub mod home;

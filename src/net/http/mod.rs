@@ -1,6 +1,8 @@
 //! An HTTP/1.1 server for blocking handlers, bounded in everything: head, headers, body, connections, time.
 
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod parse;
 mod server;
 
@@ -83,7 +85,8 @@ pub trait Handler: Send + Sync + 'static {
 /// The bounds of a server.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections; at the cap the oldest one without a request in progress is closed.
+    /// Open connections; at the cap the oldest one without a request in progress is closed, or else the oldest that is only being
+    /// answered.
     pub connections: usize,
     /// For a whole head to arrive, from its first byte.
     pub head_time: Duration,
