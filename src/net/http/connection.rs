@@ -191,7 +191,7 @@ impl Connection<'_> {
                 let mut head = status_line(status, content_type, manner);
                 head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
                 let sent: &[u8] = if manner.no_body { &[] } else { &body };
-                self.write_both(head.as_bytes(), sent)?;
+                self.write_all([head.as_bytes(), sent, &[]])?;
                 Ok(after)
             }
             Reply::Stream { status, content_type, headers, write } => {
@@ -222,23 +222,24 @@ impl Connection<'_> {
         }
     }
 
-    /// Writes head and body in one system call where the socket takes it, within a time that grows with the size.
-    fn write_both(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        let megabytes = u32::try_from(body.len() >> 20).unwrap_or(u32::MAX);
+    /// Writes the parts, in one system call where the socket takes them, within a time that grows with their size.
+    fn write_all(&self, parts: [&[u8]; 3]) -> io::Result<()> {
+        let mut left: usize = parts.iter().map(|part| part.len()).sum();
+        let megabytes = u32::try_from(left >> 20).unwrap_or(u32::MAX);
         let end = Instant::now() + self.limits.write_time.saturating_mul(megabytes.saturating_add(1));
-        let (mut head, mut body) = (head, body);
-        while !head.is_empty() || !body.is_empty() {
-            let n = match (&mut &*self.socket).write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+        let mut slices = parts.map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        while left > 0 {
+            let n = match (&mut &*self.socket).write_vectored(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => n,
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
                 Err(fault) => return Err(fault),
             };
-            let of_head = n.min(head.len());
-            head = &head[of_head..];
-            body = &body[n - of_head..];
+            IoSlice::advance_slices(&mut rest, n);
+            left -= n;
             // A reader of one byte a second makes progress, but must not hold a connection for ever.
-            if Instant::now() >= end && !(head.is_empty() && body.is_empty()) {
+            if Instant::now() >= end && left > 0 {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -281,9 +282,8 @@ impl Write for Chunks<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() {
             // An empty chunk would be the end.
-            let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-            chunk.extend_from_slice(bytes);
-            self.connection.write_both(&chunk, b"\r\n")?;
+            let length = format!("{:x}\r\n", bytes.len());
+            self.connection.write_all([length.as_bytes(), bytes, b"\r\n"])?;
         }
         Ok(bytes.len())
     }
