@@ -39,6 +39,10 @@ impl Open {
         Self { socket, state: AtomicU8::new(IDLE) }
     }
 
+    fn is(&self, state: u8) -> bool {
+        self.state.load(Ordering::Relaxed) == state
+    }
+
     fn step(&self, from: u8, to: u8) -> bool {
         self.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -95,10 +99,12 @@ impl Table {
     }
 
     /// Adds a connection; where there are `most` already, the oldest is closed that can be spared. None if there is no such, or too
-    /// many have not yet seen that they were closed.
+    /// many have not seen for a while that they were closed.
     fn add(&self, socket: TcpStream, most: usize) -> Option<(u64, Arc<Open>)> {
-        let mut table = self.lock();
-        if table.threads >= 2 * most || (table.open.len() >= most && !close_oldest(&mut table.open)) {
+        let table = self.lock();
+        let waited = self.fewer.wait_timeout_while(table, PAUSE, |table| table.threads >= 2 * most);
+        let (mut table, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() || (table.open.len() >= most && !close_oldest(&mut table.open)) {
             return None;
         }
         let number = table.next;
@@ -146,11 +152,20 @@ impl Table {
     }
 }
 
+/// Of those without a request in progress one in so many is spared as long as there is another way, the youngest: they have just come,
+/// and are about to ask.
+const SPARED: usize = 16;
+
 /// The oldest without a request in progress; where there is none, the oldest whose client has only to read its answer; then the oldest
 /// stream. By not reading, or by listening, some could else keep everyone out, and nodes would count as silent.
 fn close_oldest(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
-    let oldest =
-        [IDLE, ANSWERING, STREAMING].into_iter().find_map(|state| open.iter().find(|(_, open)| open.close_if(state)));
+    let idle = open.values().filter(|open| open.is(IDLE)).count();
+    let old = idle.saturating_sub(open.len() / SPARED);
+    let oldest = [(IDLE, old), (ANSWERING, usize::MAX), (STREAMING, usize::MAX), (IDLE, usize::MAX)]
+        .into_iter()
+        .find_map(|(state, most)| {
+            open.iter().filter(|(_, open)| open.is(state)).take(most).find(|(_, open)| open.close_if(state))
+        });
     let oldest = oldest.map(|(number, _)| *number);
     oldest.is_some_and(|number| open.remove(&number).is_some())
 }
