@@ -20,6 +20,7 @@ pub mod span;
 pub mod spec;
 pub mod ssh_key;
 pub mod state;
+pub mod steering;
 pub mod target;
 pub mod text_stream;
 
