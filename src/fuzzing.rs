@@ -6,37 +6,41 @@ use crate::{api, archive, config, domain, host, net, runner};
 /// A target: its name, which is that of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`, and what it tries.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
-pub const TARGETS: [Target; 15] = [
-    ("http_request", http_request),
-    ("http_connection", net::http::fuzz::connection),
-    ("json", json),
-    ("submission", host::fuzz::submission),
-    ("target", domain::fuzz::targets),
-    ("words", domain::fuzz::words),
-    ("span", domain::fuzz::spans),
-    ("ssh_key", domain::fuzz::ssh_keys),
-    ("tunnel_hello", net::tunnel::fuzz::hello),
-    ("websocket", websocket),
-    ("supervisor", supervisor),
-    ("config", config::fuzz::file),
-    ("nvidia_smi", runner::fuzz::nvidia_smi),
-    ("docker", docker),
-    ("tarball", tarball),
-];
+/// A function for each, so that a program of one target has nothing of the others in it, and a list of them.
+macro_rules! targets {
+    ($($name:ident: $tries:expr,)*) => {
+        $(
+            /// Tries one input; panics if that breaks a promise.
+            pub fn $name(bytes: &[u8]) {
+                $tries(bytes);
+            }
+        )*
 
-/// Tries one.
-///
-/// # Panics
-/// The input breaks a promise; or there is no such target.
-pub fn run(name: &str, bytes: &[u8]) {
-    let target = TARGETS.iter().find(|(known, _)| *known == name);
-    let (_, target) = target.unwrap_or_else(|| panic!("no target is called {name:?}"));
-    target(bytes);
+        /// All of them.
+        pub const TARGETS: &[Target] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+targets! {
+    http_request: request,
+    http_connection: net::http::fuzz::connection,
+    json: every_type,
+    submission: host::fuzz::submission,
+    target: domain::fuzz::targets,
+    words: domain::fuzz::words,
+    span: domain::fuzz::spans,
+    ssh_key: domain::fuzz::ssh_keys,
+    tunnel_hello: net::tunnel::fuzz::hello,
+    websocket: frames,
+    supervisor: frames_and_journal,
+    config: config::fuzz::file,
+    nvidia_smi: runner::fuzz::nvidia_smi,
+    docker: both_sides_of_docker,
+    tarball: tarball_and_manifest,
 }
 
 /// The head of a request, and what the Host makes of it.
-fn http_request(bytes: &[u8]) {
+fn request(bytes: &[u8]) {
     if let Some(head) = net::http::fuzz::head(bytes) {
         host::fuzz::path(&head.path);
         net::websocket::fuzz::request(&head);
@@ -44,13 +48,13 @@ fn http_request(bytes: &[u8]) {
     net::websocket::fuzz::answer(bytes);
 }
 
-fn json(bytes: &[u8]) {
+fn every_type(bytes: &[u8]) {
     api::json::fuzz::every_type(bytes);
     host::fuzz::report(bytes);
 }
 
 /// Frames, as each side has them; what is in them goes to both.
-fn websocket(bytes: &[u8]) {
+fn frames(bytes: &[u8]) {
     // A part of them comes with the handshake.
     let (first, rest) = match bytes.split_first() {
         Some((first, rest)) => rest.split_at(usize::from(*first).min(rest.len())),
@@ -66,17 +70,17 @@ fn websocket(bytes: &[u8]) {
     }
 }
 
-fn supervisor(bytes: &[u8]) {
+fn frames_and_journal(bytes: &[u8]) {
     runner::fuzz::frames(bytes);
     runner::fuzz::journal(bytes);
 }
 
-fn docker(bytes: &[u8]) {
+fn both_sides_of_docker(bytes: &[u8]) {
     runner::fuzz::docker(bytes);
     host::fuzz::docker(bytes);
 }
 
-fn tarball(bytes: &[u8]) {
+fn tarball_and_manifest(bytes: &[u8]) {
     archive::fuzz::tarball(bytes);
     archive::fuzz::manifest(bytes);
 }
