@@ -63,7 +63,8 @@ pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
         if open.load(Ordering::Relaxed) > CONNECTIONS && !strangers.close_oldest() {
             continue;
         }
-        let Some(stranger) = strangers.add(&socket) else { continue };
+        let socket = Arc::new(socket);
+        let stranger = strangers.add(&socket);
         let tunnel = tunnel.clone();
         let started = thread::spawn("tunnel", move || {
             let _place = place;
@@ -93,7 +94,7 @@ impl Drop for Place {
 
 /// The connections that have not yet said what they want, by age.
 #[derive(Default)]
-struct Strangers(Mutex<(u64, BTreeMap<u64, TcpStream>)>);
+struct Strangers(Mutex<(u64, BTreeMap<u64, Arc<TcpStream>>)>);
 
 /// A place among them; given back when dropped.
 struct Stranger {
@@ -102,18 +103,17 @@ struct Stranger {
 }
 
 impl Strangers {
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, TcpStream>)> {
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Arc<TcpStream>>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None: no descriptor is left for it.
-    fn add(self: &Arc<Self>, socket: &TcpStream) -> Option<Stranger> {
-        let socket = socket.try_clone().ok()?;
+    /// Without a descriptor of its own: there may be none.
+    fn add(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Stranger {
         let mut inner = self.lock();
         let number = inner.0;
         inner.0 += 1;
-        inner.1.insert(number, socket);
-        Some(Stranger { all: self.clone(), number })
+        inner.1.insert(number, socket.clone());
+        Stranger { all: self.clone(), number }
     }
 
     /// False: there is none.
@@ -132,15 +132,17 @@ impl Drop for Stranger {
 
 impl Tunnel {
     /// One client, to the end. A client that breaks off is nobody's fault.
-    fn connection(&self, mut client: TcpStream, stranger: Stranger) {
+    fn connection(&self, client: Arc<TcpStream>, stranger: Stranger) {
         let node = match self.open(&client, stranger) {
             Ok(node) => node,
             Err(Some(reason)) => {
-                let _ = refuse(&mut client, &reason);
+                let _ = refuse(&client, &reason);
                 return;
             }
             Err(None) => return,
         };
+        // It is a stranger no more, so nobody else has it; or is just letting it go.
+        let Ok(mut client) = Arc::try_unwrap(client).or_else(|shared| shared.try_clone()) else { return };
         for end in [&client, &node] {
             // Keystrokes must not wait for more of them; and without keep-alive a peer that lost its power would hold
             // this connection for ever.
@@ -210,7 +212,7 @@ struct Way {
 
 /// Tells the client why not. Its last bytes are read away first: closing with some unread would reset the connection,
 /// and the reason might be lost with it.
-fn refuse(client: &mut TcpStream, reason: &str) -> io::Result<()> {
+fn refuse(mut client: &TcpStream, reason: &str) -> io::Result<()> {
     client.set_write_timeout(Some(Duration::from_secs(5)))?;
     client.write_all(format!("ERROR {reason}\n").as_bytes())?;
     client.shutdown(Shutdown::Write)?;
