@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::bodies::{Bodies, SMALL, Share};
 use super::parse::{self, LONGEST_HEAD, Parsed, Whole};
 use super::server::Open;
 use super::{Handler, Limits, Reply};
@@ -30,6 +31,7 @@ enum After {
 struct Connection<'a> {
     socket: &'a TcpStream,
     limits: &'a Limits,
+    bodies: &'a Bodies,
     /// Bytes that were read and not yet used: the beginning of the next request.
     buffer: Vec<u8>,
     /// As it was last told to the kernel: a system call less a request.
@@ -37,8 +39,8 @@ struct Connection<'a> {
 }
 
 /// Serves requests until the client closes, errs, or is slower than the limits.
-pub(super) fn serve(open: &Open, peer: SocketAddr, handler: &dyn Handler, limits: &Limits) {
-    let mut connection = Connection { socket: &open.socket, limits, buffer: Vec::new(), read_timeout: None };
+pub(super) fn serve(open: &Open, peer: SocketAddr, handler: &dyn Handler, limits: &Limits, bodies: &Bodies) {
+    let mut connection = Connection { socket: &open.socket, limits, bodies, buffer: Vec::new(), read_timeout: None };
     let ready = open.socket.set_nodelay(true).and_then(|()| open.socket.set_write_timeout(Some(limits.write_time)));
     if ready.is_err() {
         return;
@@ -84,9 +86,13 @@ impl Connection<'_> {
             return Ok(After::Close);
         }
         let length = usize::try_from(whole.content_length).expect("not above the limit, which is a usize");
-        let body = self.read_body(length, whole.expects_continue)?;
+        let mut share = self.bodies.share();
+        let Some(body) = self.read_body(length, whole.expects_continue, &mut share)? else {
+            let what = "the Host holds as many large requests as it has room for: try again in a moment";
+            return self.refuse(Reply::error(503, what), &whole, manner);
+        };
         let reply = guarded(|| handler.handle(&whole.head, &body)).unwrap_or_else(|fault| fault);
-        drop(body);
+        drop((body, share));
         match &reply {
             Reply::Full { .. } => open.answering(),
             Reply::Stream { .. } => open.streaming(),
@@ -157,7 +163,13 @@ impl Connection<'_> {
         got
     }
 
-    fn read_body(&mut self, length: usize, expects_continue: bool) -> io::Result<Vec<u8>> {
+    /// None: there is no room for it.
+    fn read_body(
+        &mut self,
+        length: usize,
+        expects_continue: bool,
+        share: &mut Share<'_>,
+    ) -> io::Result<Option<Vec<u8>>> {
         if expects_continue && self.buffer.len() < length {
             (&mut &*self.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
@@ -167,12 +179,19 @@ impl Connection<'_> {
             if patience.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if self.read_block(patience, length - self.buffer.len())? == 0 {
+            let most = (length - self.buffer.len()).min(BLOCK);
+            // What is held is what has come, not what was announced.
+            if length > SMALL && !share.grow(most, self.limits.bodies) {
+                return Ok(None);
+            }
+            let got = self.read_block(patience, most)?;
+            if got == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            share.shrink(most - got);
         }
         let rest = self.buffer.split_off(length);
-        Ok(std::mem::replace(&mut self.buffer, rest))
+        Ok(Some(std::mem::replace(&mut self.buffer, rest)))
     }
 
     /// A refusal before the body was read: the connection can go on only where there is none.

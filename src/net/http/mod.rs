@@ -1,5 +1,6 @@
 //! An HTTP/1.1 server for blocking handlers, bounded in everything: head, headers, body, connections, time.
 
+mod bodies;
 mod connection;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -88,6 +89,8 @@ pub struct Limits {
     /// Open connections; at the cap the oldest one without a request in progress is closed, or else the oldest that is only being
     /// answered.
     pub connections: usize,
+    /// Bytes of large bodies that are held at once, all together; one that would be more is refused with 503.
+    pub bodies: usize,
     /// For a whole head to arrive, from its first byte.
     pub head_time: Duration,
     /// For a whole body to arrive.
@@ -102,6 +105,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1_024,
+            bodies: 128 << 20,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(75),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bodies::Bodies;
 use super::{Handler, Limits, connection};
 use crate::sys::shutdown::Stop;
 use crate::sys::{socket, thread};
@@ -174,6 +175,7 @@ fn close_oldest(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
 pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, stop: &Stop) {
     let table = Arc::new(Table::default());
     let limits = Arc::new(limits);
+    let bodies = Arc::new(Bodies::default());
     let mut complained: Option<Instant> = None;
     let mut complain = |what: &str| {
         if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
@@ -195,12 +197,13 @@ pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, s
             complain(&format!("{} requests are in progress: a new connection is refused", limits.connections));
             continue;
         };
-        let (table_of_thread, handler, limits) = (Arc::clone(&table), Arc::clone(&handler), Arc::clone(&limits));
+        let (table_of_thread, handler) = (Arc::clone(&table), Arc::clone(&handler));
+        let (limits, bodies) = (Arc::clone(&limits), Arc::clone(&bodies));
         let started = thread::spawn("http", move || {
             // Also when it panics, the place in the table is given back: after the descriptor, as locals go in reverse order.
             let _place = Place { table: table_of_thread, number };
             let open = open;
-            connection::serve(&open, peer, handler.as_ref(), &limits);
+            connection::serve(&open, peer, handler.as_ref(), &limits, &bodies);
         });
         if let Err(fault) = started {
             complain(&format!("no thread for a connection: {fault}"));

@@ -321,6 +321,40 @@ fn at_the_cap_a_reader_that_stalls_goes_where_nobody_is_idle() {
 }
 
 #[test]
+fn bodies_that_would_be_too_much_together_are_refused_one_by_one() {
+    let server = Server::start(Limits { bodies: 300_000, ..Limits::default() });
+    let begin = |length: usize| {
+        let mut socket = server.connect();
+        let head = format!("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        socket.write_all(head.as_bytes()).expect("room in the socket");
+        socket
+    };
+    let mut answer = String::new();
+    // As much as is left of it has come; the rest of it is awaited.
+    let mut held = begin(290_000);
+    held.write_all(&[b'a'; 280_000]).expect("room in the socket");
+    let end = Instant::now() + Duration::from_secs(10);
+    while !answer.starts_with("HTTP/1.1 503 ") {
+        assert!(Instant::now() < end, "{answer}");
+        let mut other = begin(280_000);
+        other.write_all(&[b'b'; 280_000]).expect("it is read, and dropped");
+        answer.clear();
+        other.read_to_string(&mut answer).expect("no reset");
+    }
+    assert!(server.talk("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab").ends_with("ab"));
+    held.write_all(&[b'a'; 10_000]).expect("it is open");
+    answer.clear();
+    held.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.ends_with("aaa"), "{} bytes", answer.len());
+    // Its room is free again.
+    let mut next = begin(280_000);
+    next.write_all(&[b'c'; 280_000]).expect("it is read");
+    answer.clear();
+    next.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.ends_with("ccc"), "{answer:.100}");
+}
+
+#[test]
 fn at_the_cap_listeners_make_room_for_who_asks() {
     let server = Server::start(Limits { connections: 2, ..Limits::default() });
     let mut streams: Vec<TcpStream> = (0..2)
