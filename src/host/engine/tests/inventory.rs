@@ -40,3 +40,14 @@ fn numbers_that_a_node_makes_up_do_not_fill_the_memory() {
     bench.observe("n1", &session, true, Vec::new());
     assert!(bench.unknown("n1").is_empty());
 }
+
+#[test]
+fn names_that_somebody_makes_up_do_not_fill_the_memory() {
+    let mut bench = Bench::new();
+    for number in 0..20 {
+        bench.register(&format!("n{number}"), "instance", "machine").expect("there is room");
+    }
+    let full = bench.register("one-more", "instance", "machine").expect_err("full");
+    assert!(full.status == 503 && full.detail.contains("forget"), "{full:?}");
+    bench.register("n7", "another", "machine").expect("those that are known come again");
+}
