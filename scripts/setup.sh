@@ -125,7 +125,7 @@ build | check)
     ;;
 test | bench)
     need docker:docker.io dockerd:docker.io containerd:containerd iptables:iptables ssh:openssh-client ssh-keygen:openssh-client \
-        mmdebstrap:mmdebstrap rsync:rsync ip:iproute2 ps:procps
+        mmdebstrap:mmdebstrap rsync:rsync ip:iproute2 ps:procps bindfs:bindfs
     [ "$what" = test ] || need socat:socat curl:curl
     start_docker
     ;;

@@ -244,6 +244,15 @@ fn a_runner_that_lost_its_state_directory_finds_its_containers_again() {
         if record.status == "running" { Ok(()) } else { Err(format!("{} {:?}", record.status, record.error_message)) }
     });
     assert_eq!(cluster.container(&id), container, "nothing runs twice");
+    // Nor is it lost with its next restart: it mounts what went with the directory.
+    let keys = cluster.status(&id).host_keys;
+    docker(&["restart", "-t", "5", &container]);
+    wait::until("it is reached again", SOON, || {
+        let result = cluster.ssh(&id, &["--", "echo in"]);
+        if result.status == 0 { Ok(()) } else { Err(result.to_string()) }
+    });
+    let record = cluster.await_status(&id, "running");
+    assert_eq!((record.host_keys, record.attempt), (keys, 1));
     cluster.cli(&["vps", "kill", &id]).ok();
     cluster.await_status(&id, "killed");
     cluster.await_no_container(&id);

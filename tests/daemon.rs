@@ -107,6 +107,20 @@ impl Daemon {
         });
     }
 
+    /// It answers nobody, and ends nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the daemon runs");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new("docker");
         command.args(["-H", &self.socket()]);
@@ -122,6 +136,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.child.is_some() {
+            // A test may have failed while it was frozen.
+            self.thaw();
             let list =
                 self.command().args(["ps", "-aq"]).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
             let ids: Vec<String> = list.unwrap_or_default().split_whitespace().map(str::to_owned).collect();

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 
 use crate::daemon::Daemon;
 use crate::env::{Cluster, SOON, Settings, write_script};
+use crate::invariants::Witness;
 use crate::program::docker;
 use crate::wait;
 
@@ -85,6 +86,7 @@ fn a_vps_that_keeps_dying_is_failed_and_its_container_kept() {
 
 /// A cluster on a daemon of its own; the fields' order is that of their end.
 struct Private {
+    witness: Witness,
     cluster: Cluster,
     daemon: Daemon,
     _scratch: Cluster,
@@ -98,7 +100,8 @@ impl Private {
         let wrapper = scratch.dir.join("docker");
         write_script(&wrapper, &format!("#!/bin/sh\nexec docker -H {} \"$@\"\n", daemon.socket()));
         let cluster = Cluster::up_with(Settings { docker_command: Some(wrapper), ..Settings::default() });
-        Self { cluster, daemon, _scratch: scratch }
+        let witness = Witness::of(&cluster).with_docker(&["docker", "-H", &daemon.socket()]);
+        Self { witness, cluster, daemon, _scratch: scratch }
     }
 
     fn containers(&self) -> Vec<String> {
@@ -118,10 +121,13 @@ impl Private {
 
     #[track_caller]
     fn kill_all(&self, ids: [&str; 2]) {
+        self.witness.check();
         for id in ids {
             self.cluster.cli(&["vps", "kill", id]).ok();
+            self.witness.killed(id);
             self.cluster.await_status(id, "killed");
         }
+        self.witness.settles(&self.cluster, SOON);
         wait::until_true("no container is left", SOON, || {
             let left = self.containers();
             (left.is_empty(), left.join(" "))
@@ -170,4 +176,31 @@ fn a_crash_of_the_daemon_costs_no_vps() {
     await_ssh(&private.cluster, &runs);
     assert!(containers.contains(&private.containers()[0]), "the same container");
     private.kill_all([&runs, &private.cluster.submit(&[])]);
+}
+
+#[test]
+fn a_frozen_daemon_keeps_containers_waiting_and_nothing_else() {
+    let private = Private::new();
+    let cluster = &private.cluster;
+    let id = cluster.submit(&[]);
+    private.daemon.freeze();
+    wait::until("the node says that Docker does not answer", SOON, || {
+        let problems = cluster.nodes()[0].problems.join("; ");
+        if problems.to_lowercase().contains("docker") { Ok(()) } else { Err(problems) }
+    });
+    // What needs no container runs, what needs one waits, and what runs is reached.
+    let null = cluster.script(&[], "exit 4");
+    assert_eq!(cluster.await_status(&null, "failed").exit_code, Some(4));
+    let next = cluster.submit_no_wait(&[]);
+    await_ssh(cluster, &id);
+    cluster.cli(&["vps", "kill", &id]).ok();
+    assert_eq!(cluster.status(&next).status, "pending", "no container goes to a node without Docker");
+    let record = cluster.status(&id);
+    assert_eq!((record.status.as_str(), record.want.as_str()), ("running", "stop"));
+    private.witness.killed(&id);
+    private.daemon.thaw();
+    cluster.await_status(&id, "killed");
+    cluster.await_status(&next, "running");
+    cluster.cli(&["vps", "kill", &next]).ok();
+    private.witness.settles(cluster, SOON);
 }

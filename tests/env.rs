@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::http;
+use crate::invariants;
 use crate::program::{self, Output};
 use crate::wait;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub no_environment: bool,
     /// Stands before PATH: programs that stand in for others.
     pub path_first: Option<PathBuf>,
+    /// Where the Host's database is, if not in the state directory.
+    pub database: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -62,6 +65,7 @@ impl Default for Settings {
             docker_lines: String::new(),
             no_environment: false,
             path_first: None,
+            database: None,
         }
     }
 }
@@ -193,9 +197,14 @@ impl Cluster {
 
     /// Starts the program with its log in `<name>.log`, in a process group of its own.
     pub fn spawn(&mut self, name: &str, args: &[&str]) {
+        self.spawn_program(name, &binary(), args);
+    }
+
+    /// The same with another program, which becomes ours.
+    pub fn spawn_program(&mut self, name: &str, program: &Path, args: &[&str]) {
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join(format!("{name}.log"))).unwrap();
         let child = self
-            .command(&binary())
+            .command(program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -249,6 +258,9 @@ impl Cluster {
         if let Some(docker) = &settings.docker_command {
             text.push_str(&format!("command = \"{}\"\n", docker.display()));
         }
+        if let Some(path) = &settings.database {
+            text.push_str(&format!("[database]\ndb_file = \"{}\"\n", path.display()));
+        }
         text.push_str(&settings.host_lines);
         fs::create_dir_all(self.dir.join("home")).unwrap();
         fs::write(self.dir.join(format!("{name}.toml")), text).unwrap();
@@ -288,6 +300,11 @@ impl Cluster {
         assert!(status.success(), "{name} was asked to stop and ended with {status}\n{}", self.log(name));
     }
 
+    /// How it has ended by itself, if it has.
+    pub fn ended(&mut self, name: &str) -> Option<std::process::ExitStatus> {
+        self.processes.get_mut(name).unwrap_or_else(|| panic!("{name} was not started")).try_wait().unwrap()
+    }
+
     /// SIGSTOP and SIGCONT.
     pub fn signal(&self, name: &str, signal: Signal) {
         kill(pid(&self.processes[name]), signal).unwrap();
@@ -317,6 +334,11 @@ impl Cluster {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// The Host's.
+    pub fn database(&self) -> PathBuf {
+        self.settings.database.clone().unwrap_or_else(|| self.dir.join("cluster.db"))
     }
 
     /// What a Runner keeps on its node.
@@ -486,12 +508,13 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
+        let broken = if failed { Vec::new() } else { invariants::at_the_end(self) };
         for child in self.processes.values_mut() {
             // Ended already is as good.
             let _ = child.kill();
             let _ = child.wait();
         }
-        if failed {
+        if failed || !broken.is_empty() {
             self.print_logs();
         }
         self.end_tasks();
@@ -501,6 +524,7 @@ impl Drop for Cluster {
         if !(failed && std::env::var_os("HAKURIVER_TEST_KEEP").is_some()) {
             let _ = fs::remove_dir_all(&self.dir);
         }
+        assert!(broken.is_empty(), "what must always hold does not:\n{}", broken.join("\n"));
     }
 }
 

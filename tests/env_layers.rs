@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::far_node::{FarNode, Versions};
 use crate::http;
+use crate::mount::Mount;
 use crate::program;
 use crate::wait;
 
@@ -209,30 +210,6 @@ fn a_full_disk_of_the_daemon_fails_by_name_and_the_next_try_succeeds() {
     far.daemon.docker(&["rmi", "-f", "hakuriver/large:base"]);
     far.daemon.stop(Signal::SIGTERM);
     drop(small);
-}
-
-/// A small file system, for as long as this lives.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    fn tmpfs(path: &std::path::Path, size: &str) -> Self {
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).arg(path);
-        program::run(&mut command, SOON).ok();
-        Self(path.to_owned())
-    }
-
-    fn grow(&self, size: &str) {
-        let mut command = Command::new("mount");
-        command.args(["-o", &format!("remount,size={size}")]).arg(&self.0);
-        program::run(&mut command, SOON).ok();
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use hakuriver::runner::supervise::protocol::socket_name;
 use nanoserde::DeJson;
 
 use crate::env::{Cluster, SOON, Settings, image_file};
+use crate::invariants::Witness;
 use crate::program::docker;
 use crate::tasks::{Latches, mark, millis, now_millis, null_body, seen, start_time};
 use crate::wait;
@@ -48,7 +49,12 @@ impl Crash {
         cluster.start_host();
         cluster.start_runner("a");
         let latches = Latches::new(&cluster);
+        let witness = Witness::of(&cluster);
         let ids = self.submit(&cluster, &latches);
+        witness.acknowledged(&ids);
+        for (at, id) in ids.iter().enumerate() {
+            witness.expect(id, code(at).into(), Some(latches.dir.join(format!("start-{at}"))));
+        }
         let (first, waiting) = ids.split_at(self.running);
         let ending = self.running / 2;
         let watched: Vec<Watched> = first
@@ -75,6 +81,7 @@ impl Crash {
             });
         }
         let after = now_millis();
+        witness.check();
         if self.also == Also::State {
             fs::remove_dir_all(cluster.runner_dir("a")).unwrap();
         }
@@ -111,11 +118,7 @@ impl Crash {
                 }
             }
         }
-        if self.container {
-            for id in &ids {
-                cluster.await_no_container(id);
-            }
-        }
+        witness.settles(&cluster, SOON);
     }
 
     fn submit(&self, cluster: &Cluster, latches: &Latches) -> Vec<String> {
@@ -126,7 +129,8 @@ impl Crash {
         let seen = if self.container { Path::new("/latches") } else { &*latches.dir };
         let script = |at: usize| {
             format!(
-                "echo $$\necho begin {at}\n{}\necho end {at}\necho error {at} >&2\nexit {}",
+                "echo $$ | tee -a {}\necho begin {at}\n{}\necho end {at}\necho error {at} >&2\nexit {}",
+                seen.join(format!("start-{at}")).display(),
                 latches.wait_in(&at.to_string(), seen),
                 code(at)
             )
@@ -226,6 +230,8 @@ fn supervisor_killed() {
         cluster.await_pid(id);
         cluster.await_status(id, "running");
     }
+    let witness = Witness::of(&cluster);
+    witness.acknowledged(&ids);
     let ended = cluster.script(&["--cores", "0"], "exit 4");
     assert_eq!(cluster.await_status(&ended, "failed").exit_code, Some(4));
     kill(Pid::from_raw(cluster.supervisor() as i32), Signal::SIGKILL).unwrap();
@@ -239,6 +245,7 @@ fn supervisor_killed() {
     // And the next ones run.
     let next = cluster.script(&[], "exit 0");
     cluster.await_status(&next, "completed");
+    witness.settles(&cluster, SOON);
 }
 
 /// From then on a new task goes to the node at once, and the Runner has seen that no supervisor is there.
@@ -279,7 +286,10 @@ fn a_task_that_is_killed_while_it_waits_for_the_supervisor_never_starts() {
     let ran = cluster.dir.join("ran");
     let id = cluster.script(&[], &format!("touch {}", ran.display()));
     cluster.await_status(&id, "assigning");
+    let witness = Witness::of(&cluster);
     cluster.cli(&["task", "kill", &id]).ok();
+    witness.killed(&id);
+    witness.check();
     drop(thief);
     let record = cluster.await_status(&id, "killed");
     assert_eq!((record.exit_code, &record.error_message), (None, &None), "{}", seen(&record));
@@ -287,4 +297,29 @@ fn a_task_that_is_killed_while_it_waits_for_the_supervisor_never_starts() {
     let next = cluster.script(&[], "exit 0");
     cluster.await_status(&next, "completed");
     assert!(!ran.exists());
+}
+
+#[test]
+fn a_runner_that_lost_count_of_its_reports_is_believed_all_the_same() {
+    let mut cluster = Cluster::host_and_runner(Settings { no_environment: true, ..Settings::default() });
+    let latches = Latches::new(&cluster);
+    let witness = Witness::of(&cluster);
+    let script = |at: i32| format!("echo $$; {}; exit {at}", latches.wait(&at.to_string()));
+    let ids = cluster.scripts(0, None, &[script(3), script(4)]);
+    ids.iter().for_each(|id| drop(cluster.await_status(id, "running")));
+    // What the Host has heard is later than all that this node's clock can make: it was set back, or ran ahead once.
+    cluster.kill9("host");
+    let database = rusqlite::Connection::open(cluster.dir.join("cluster.db")).unwrap();
+    database.execute("UPDATE tasks SET rev = rev + 100000000", []).unwrap();
+    drop(database);
+    cluster.kill9("runner-a");
+    fs::remove_dir_all(cluster.runner_dir("a")).unwrap();
+    cluster.start_host();
+    cluster.start_runner("a");
+    for (id, code) in ids.iter().zip([3, 4]) {
+        latches.open(&code.to_string());
+        let record = cluster.await_status(id, "failed");
+        assert_eq!((record.exit_code, record.attempt), (Some(code), 1), "{}", seen(&record));
+    }
+    witness.settles(&cluster, SOON);
 }

@@ -1,8 +1,10 @@
 //! What does not fit now waits and says for what; what never fits is refused with every node's reason.
 
-use crate::env::{Cluster, SOON, Settings};
+use hakuriver::api::public::SubmitBody;
+
+use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::fake_node::{FakeNode, Hardware};
-use crate::tasks::{Latches, ids, seen};
+use crate::tasks::{Latches, ids, null_body, seen};
 use crate::wait;
 
 const NULL: [&str; 2] = ["--container", "NULL"];
@@ -198,4 +200,23 @@ fn short_tasks_line_up_on_their_node_and_come_back_from_behind_long_ones() {
         }
     }
     assert!(came_back, "nobody ever stood in line");
+}
+
+#[test]
+fn who_is_next_in_line_takes_no_core_from_who_was_placed() {
+    let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+    cluster.add_environment("bare", 1_700_000_000, &image_file("bare.tar"));
+    cluster.start_host();
+    cluster.start_runner("a");
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        let sets = vec![Vec::new(); 40];
+        ids.extend(cluster.submit_body(&SubmitBody { argument_sets: Some(sets), ..null_body("/bin/true", &[]) }));
+        let contained = SubmitBody { container_name: Some("bare".to_owned()), ..null_body("/bin/true", &[]) };
+        ids.extend(cluster.submit_body(&contained));
+    }
+    for id in ids {
+        let record = cluster.await_end(&id);
+        assert_eq!(record.status, "completed", "{}", seen(&record));
+    }
 }

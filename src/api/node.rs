@@ -188,7 +188,8 @@ pub struct ObservedAnswer {
     pub host_epoch: String,
 }
 
-/// One receipt: the Host has stored this, or has something newer.
+/// One receipt: the Host has stored this; or has had a later one, and `rev` is that one's: what is to be heard now has to be later
+/// still.
 #[derive(Clone, Debug, Default, DeJson, SerJson)]
 pub struct Acknowledged {
     pub task_id: String,

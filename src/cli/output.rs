@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::domain::steering::steers;
 use crate::domain::{raw_text, span};
@@ -70,11 +71,16 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// One line on stderr that says what is being waited for: written over on a terminal, else one line a change.
+/// One line on stderr that says what is being waited for: written over on a terminal, else one line a change, and where only numbers
+/// change one in [`PAUSE`].
 pub struct Progress {
     in_place: bool,
     shown: String,
+    at: Option<Instant>,
 }
+
+/// In a log nobody wants a line for each percent.
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl Default for Progress {
     /// Nothing shown yet.
@@ -82,7 +88,7 @@ impl Default for Progress {
         // NO_COLOR asks for no escape codes of any kind; a plain line a change is readable everywhere.
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self { in_place: !plain && io::stderr().is_terminal(), shown: String::new() }
+        Self { in_place: !plain && io::stderr().is_terminal(), shown: String::new(), at: None }
     }
 }
 
@@ -90,7 +96,7 @@ impl Progress {
     /// Shows it, if it is not shown already.
     pub fn show(&mut self, text: &str) {
         let text = printable(text).replace('\n', " ");
-        if text == self.shown {
+        if text == self.shown || !self.in_place && self.is_too_soon(&text) {
             return;
         }
         let mut out = io::stderr().lock();
@@ -98,6 +104,17 @@ impl Progress {
         let line = if self.in_place { format!("\r\x1b[K{text}") } else { format!("{text}\n") };
         let _gone = out.write_all(line.as_bytes()).and_then(|()| out.flush());
         self.shown = text;
+        self.at = Some(Instant::now());
+    }
+
+    /// Whether it is what was shown but for its numbers, and that a moment ago.
+    fn is_too_soon(&self, text: &str) -> bool {
+        let is_digit = |c: char| c.is_ascii_digit();
+        let is_same = text
+            .split(is_digit)
+            .filter(|part| !part.is_empty())
+            .eq(self.shown.split(is_digit).filter(|part| !part.is_empty()));
+        is_same && self.at.is_some_and(|at| at.elapsed() < PAUSE)
     }
 
     /// Shows it where it can be written over: of what changes a thousand times, nobody wants a line each.
@@ -132,5 +149,13 @@ mod tests {
         assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\nc\\u{9b}d");
         assert_eq!(printable("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(printable(&raw_text::encode(b"a\xff\x9b")), "a\\xff\\x9b");
+    }
+
+    #[test]
+    fn numbers_alone_are_no_news_at_once() {
+        let mut progress = Progress { in_place: false, shown: "saving x7 (1%)".to_owned(), at: Some(Instant::now()) };
+        assert!(progress.is_too_soon("saving x7 (99%)") && !progress.is_too_soon("checking x7"));
+        progress.at = Instant::now().checked_sub(PAUSE);
+        assert!(!progress.is_too_soon("saving x7 (99%)"));
     }
 }

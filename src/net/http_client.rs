@@ -11,6 +11,8 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body};
 
+use crate::sys::fault::around;
+
 /// How large a whole answer may be: a list of 100,000 tasks is some 40 MB.
 const LARGEST_ANSWER: u64 = 64 << 20;
 /// For a connection to be made: more is a host that is down, or a firewall that drops.
@@ -124,7 +126,8 @@ impl Client {
         body: Payload<'_>,
         timeout: Duration,
     ) -> Result<Answer, ClientFault> {
-        match self.call_once(method, path, body, timeout) {
+        let subject = || format!("{method} {}", path.split('?').next().unwrap_or(path));
+        match around("call", subject, || self.call_once(method, path, body, timeout)) {
             // A kept connection may have been closed by the server just before we wrote. GET and PUT may be repeated.
             Err(ClientFault::Broken { reason, .. })
                 if matches!(method, "GET" | "PUT") && reason.starts_with(CLOSED) =>

@@ -20,14 +20,13 @@ use super::observed::{Absent, Outbox, row};
 use super::order::Wanted;
 use super::output::Outputs;
 use super::record::Record;
-use super::revisions::Revisions;
 use super::supervisor::Supervisor;
 use super::work::{Job, Work};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
 use crate::warning;
-use task::{Running, Task, fell_short, kind};
+use task::{Running, Task, fell_short, kind, takes_cores};
 use tasks::Tasks;
 
 /// When to look again at what is between two states, or could not be done.
@@ -50,7 +49,6 @@ pub struct Agent {
     /// Those that wait here for their cores, in the order of their ids.
     line: BTreeSet<TaskId>,
     home: Arc<Home>,
-    revisions: Revisions,
     supervisor: Supervisor,
     outputs: Arc<Outputs>,
     /// The supervisor has told all that it has, since this process started.
@@ -83,7 +81,6 @@ impl Agent {
         let mut tasks = Tasks::default();
         found.records.into_iter().for_each(|record| tasks.insert(Task::new(record)));
         let mut agent = Self {
-            revisions: Revisions::open(home.folder()),
             home,
             supervisor,
             outputs,
@@ -172,11 +169,7 @@ impl Agent {
             Message::Changed(record) => self.changed(*record),
             Message::Done(record, next) => self.done(*record, next),
             Message::Acknowledged(receipts) => {
-                for (id, attempt, rev) in receipts {
-                    if let Some(task) = self.tasks.get_mut(id) {
-                        task.acknowledged |= task.record.attempt == attempt && task.record.rev <= rev;
-                    }
-                }
+                receipts.into_iter().for_each(|(id, attempt, rev)| self.acknowledged(id, attempt, rev));
             }
             Message::Supervised { states, complete } => self.supervised(states, complete),
             Message::Unsupervised(reason) => self.unsupervised(reason),
@@ -187,6 +180,24 @@ impl Agent {
             }
             Message::Stop => {}
         }
+    }
+
+    /// The Host has this revision of it.
+    fn acknowledged(&mut self, id: TaskId, attempt: Attempt, rev: u64) {
+        let Some(task) = self.tasks.get_mut(id) else { return self.outbox.surpass(id, rev) };
+        if task.record.attempt != attempt || rev < task.record.rev {
+            return;
+        }
+        if rev == task.record.rev {
+            task.acknowledged = true;
+            return;
+        }
+        // An earlier Runner has told a later one, and its record was lost, or the clock set back since: the Host takes what this
+        // one tells for old, until it is later than that.
+        task.record.rev = rev + 1;
+        task.acknowledged = false;
+        let record = task.record.clone();
+        self.show(&record);
     }
 
     /// An operation has stored a change.
@@ -201,6 +212,7 @@ impl Agent {
     /// An operation has ended.
     fn done(&mut self, record: Record, next: Next) {
         let id = record.task;
+        self.node.holdings.promise_over(id);
         if next == Next::Forgotten {
             self.outputs.forget(id, record.attempt);
             self.tasks.remove(id);
@@ -228,6 +240,9 @@ impl Agent {
     fn start(&mut self, id: TaskId, job: Job) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let running = Running { kind: kind(&job), cancel: Stop::new(), died: Stop::new() };
+        if takes_cores(&job) {
+            self.node.holdings.promise(id);
+        }
         let work = Work {
             node: Arc::clone(&self.node),
             record: task.record.clone(),
@@ -239,6 +254,7 @@ impl Agent {
         match thread::spawn("task", move || work.run(job)) {
             Ok(_) => task.running = Some(running),
             Err(fault) => {
+                self.node.holdings.promise_over(id);
                 warning!("task {id} has to wait: no thread can be started: {fault}");
                 task.not_before = Some(Instant::now() + AGAIN);
             }

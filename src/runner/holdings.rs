@@ -1,6 +1,6 @@
 //! What the tasks on this node hold: VPS ports, and cores of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +20,8 @@ pub struct Holdings {
 struct Held {
     ports: BTreeMap<TaskId, u16>,
     cores: BTreeMap<TaskId, CpuSet>,
+    /// Those whose start has begun, and that will take cores.
+    promised: BTreeSet<TaskId>,
     /// Where the search for a port goes on: a port that was let go is used again as late as possible.
     next_port: Option<u16>,
 }
@@ -67,12 +69,28 @@ impl Holdings {
         Ok(port)
     }
 
+    /// The Host has given the task cores, and its start will take them: nobody who is next in line may be before it.
+    pub fn promise(&self, task: TaskId) {
+        self.lock().promised.insert(task);
+    }
+
+    /// It takes them no more, or has them.
+    pub fn promise_over(&self, task: TaskId) {
+        self.lock().promised.remove(&task);
+    }
+
+    /// Somebody is still to take the cores that the Host has given him.
+    pub fn are_promised(&self) -> bool {
+        !self.lock().promised.is_empty()
+    }
+
     /// Binds a task to cores, beside those that are held by others. Ok(None): it is not pinned.
     ///
     /// # Errors
     /// One sentence: how many are free where.
     pub fn take_cores(&self, task: TaskId, request: &PinRequest, node: &Inventory) -> Result<Option<Pinned>, String> {
         let mut held = self.lock();
+        held.promised.remove(&task);
         held.cores.remove(&task);
         let others = CpuSet(held.cores.values().flat_map(|cores| cores.0.iter().copied()).collect());
         let pinned = pin(request, node, &others)?;
@@ -87,6 +105,7 @@ impl Holdings {
         let mut held = self.lock();
         held.ports.remove(&task);
         held.cores.remove(&task);
+        held.promised.remove(&task);
     }
 
     /// Its container is stopped but kept: it would want its port again.
@@ -151,6 +170,23 @@ mod tests {
         assert_eq!(holdings.take_port(task, range, LOCAL, None), Ok(range.0), "its own is as good as before");
         assert_eq!(holdings.take_port(task, range, LOCAL, Some(range.0)), Ok(range.1), "but not if Docker refused it");
         assert!(holdings.take_port(task, (range.0, range.0), LOCAL, Some(range.0)).is_err());
+    }
+
+    #[test]
+    fn a_promise_is_over_when_its_cores_are_taken_or_the_task_is_over() {
+        let holdings = Holdings::default();
+        let (first, second) = (TaskId::from_u64(1), TaskId::from_u64(2));
+        let node = Inventory { cpus: "0-1".parse().expect("a list"), ..Inventory::default() };
+        let request = PinRequest { cores: 1, numa: None, near: Vec::new() };
+        holdings.promise(first);
+        holdings.promise(second);
+        assert!(holdings.take_cores(first, &request, &node).is_ok_and(|cores| cores.is_some()));
+        assert!(holdings.are_promised());
+        holdings.release(second);
+        assert!(!holdings.are_promised());
+        holdings.promise(second);
+        holdings.promise_over(second);
+        assert!(!holdings.are_promised());
     }
 
     #[test]

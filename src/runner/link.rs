@@ -13,6 +13,7 @@ use crate::api::node::{
     DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputChunk, OutputHave,
     Register, Registered,
 };
+use crate::api::public::Version;
 use crate::api::terminal::LARGEST_MESSAGE;
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
@@ -119,6 +120,15 @@ impl Link {
     /// The Host's address, for messages.
     pub fn host(&self) -> &str {
         self.client.base()
+    }
+
+    /// The id of the Host's cluster.
+    ///
+    /// # Errors
+    /// See [`LinkFault`].
+    pub fn cluster(&self) -> Result<String, LinkFault> {
+        let version: Version = self.call("GET", "/version", None::<&Register>, CALL)?;
+        Ok(version.cluster_id)
     }
 
     /// Registers; from then on the session is held here.

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::sys::shutdown::Stop;
 
 pub mod agent;
+mod alone;
 pub mod backoff;
 pub mod depot;
 pub mod executor;
@@ -31,7 +32,6 @@ pub mod order;
 pub mod outcome;
 pub mod output;
 pub mod record;
-pub mod revisions;
 mod run;
 pub mod shells;
 pub mod storage;

@@ -1,9 +1,10 @@
 //! What all operations on a node share: the doors to Docker and storage, the limits, what is held.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use super::depot::Depot;
 use super::executor::Owner;
@@ -14,13 +15,13 @@ use super::holdings::Holdings;
 use super::images::{Images, Sources};
 use super::inventory::gpu::Watch;
 use super::on_node::Account;
-use super::record::Records;
+use super::record::{Record, Records};
 use super::storage::Looks;
 use crate::config::Config;
 use crate::domain::ids::{GpuId, NumaId};
 use crate::domain::node::Inventory;
-use crate::sys::process;
 use crate::sys::shutdown::Stop;
+use crate::sys::{file, process};
 
 /// This node.
 pub struct Node {
@@ -166,6 +167,24 @@ impl Node {
     /// The cluster's shared data, as it was when it was last looked for.
     pub fn shared_data(&self) -> Option<PathBuf> {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner).shared_data.clone()
+    }
+
+    /// Makes what the container of a record that was lost mounts and the loss has taken with it: Docker starts none whose mounts
+    /// are not there. What the folders held, a VPS has kept itself.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn remake_mounts(&self, record: &Record) -> io::Result<()> {
+        let folder = self.records.folder(record.task, record.attempt);
+        file::make_dir(&folder.join("box"), 0o700)?;
+        file::make_dir(&folder.join("out"), 0o700)?;
+        let binary = Path::new(&record.binary);
+        // Of another version, most likely; any version can do this.
+        if binary.parent() == self.binary.parent() && !binary.exists() {
+            fs::copy(&self.binary, binary)
+                .map_err(|fault| io::Error::new(fault.kind(), format!("cannot write {}: {fault}", record.binary)))?;
+        }
+        Ok(())
     }
 
     /// Looks for what may hang, which takes 5 s at most.

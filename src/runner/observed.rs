@@ -8,6 +8,7 @@ use crate::api::node::{Acknowledged, ObservedTask};
 use crate::domain::ids::{Attempt, TaskId};
 
 use super::record::{Phase, Record};
+use crate::sys::clock;
 
 /// How long to leave a Host alone with a row that it took and did not acknowledge (it does not know the task).
 const UNANSWERED: Duration = Duration::from_secs(30);
@@ -46,6 +47,12 @@ pub fn row(record: &Record, unknown: bool) -> ObservedTask {
         stderr_bytes: outcome.and(record.totals.stderr),
         unit: record.unit.clone(),
     }
+}
+
+/// The first revision of what no record on disk remembers: later than what was told before, or else the Host says how late it has
+/// to be.
+pub fn first_revision() -> u64 {
+    clock::unix_ms()
 }
 
 /// Why a task of the Host's list is not here, and will not be.
@@ -220,7 +227,7 @@ impl Outbox {
     }
 
     /// The Host took a batch, and has stored what it acknowledges. The answer is what that was, as far as it is still the
-    /// latest.
+    /// latest, with the revision that the Host has: a later one than was sent is of a Runner before this one.
     pub fn taken(&self, batch: &Batch, acknowledged: &[Acknowledged]) -> Vec<(TaskId, Attempt, u64)> {
         let receipts: HashMap<(&str, u32), u64> =
             acknowledged.iter().map(|receipt| ((receipt.task_id.as_str(), receipt.attempt), receipt.rev)).collect();
@@ -229,14 +236,22 @@ impl Outbox {
         for (task, change) in &batch.rows {
             let Some(row) = inner.rows.get(task).filter(|row| row.change == *change) else { continue };
             let receipt = receipts.get(&(row.task.task_id.as_str(), row.task.attempt));
-            if receipt.is_some_and(|rev| *rev >= row.task.rev) {
-                stored.push((*task, Attempt(row.task.attempt), row.task.rev));
+            if let Some(rev) = receipt.filter(|rev| **rev >= row.task.rev) {
+                stored.push((*task, Attempt(row.task.attempt), *rev));
                 inner.is_due(*task, None);
             } else {
                 inner.is_due(*task, Some(Instant::now() + UNANSWERED));
             }
         }
         stored
+    }
+
+    /// What is said of a task is said once more, as later than `rev`.
+    pub fn surpass(&self, task: TaskId, rev: u64) {
+        let row = self.lock().rows.get(&task).filter(|row| row.task.rev <= rev).map(|row| row.task.clone());
+        if let Some(row) = row {
+            self.put(task, ObservedTask { rev: rev + 1, ..row });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -316,6 +331,21 @@ mod tests {
         outbox.taken(&batch, &[receipt("3", 2)]);
         let due: Vec<_> = outbox.lock().due.iter().map(|(_, task)| task.get()).collect();
         assert_eq!(due, [1], "what is acknowledged or replaced is due no more");
+    }
+
+    #[test]
+    fn what_the_host_takes_for_old_is_said_once_more_as_later() {
+        let outbox = Outbox::default();
+        let id = TaskId::from_u64(1);
+        outbox.put(id, absent(id, Attempt(1), 5, Absent::Returned));
+        let batch = outbox.next().expect("the row");
+        assert_eq!(outbox.taken(&batch, &[receipt("1", 90)]), [(id, Attempt(1), 90)]);
+        outbox.surpass(id, 90);
+        let batch = outbox.next().expect("once more");
+        assert_eq!((batch.tasks[0].rev, batch.tasks[0].state.as_str()), (91, "returned"));
+        assert_eq!(outbox.taken(&batch, &[receipt("1", 91)]), [(id, Attempt(1), 91)]);
+        outbox.surpass(id, 90);
+        assert!(outbox.lock().due.is_empty(), "it is later already");
     }
 
     #[test]

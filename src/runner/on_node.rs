@@ -40,6 +40,9 @@ pub enum Cannot {
 /// # Errors
 /// See [`Cannot`].
 pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start, Cannot> {
+    if order.in_line && node.holdings.are_promised() {
+        return Err(Cannot::Now("one who was placed is being started".to_owned()));
+    }
     let prepared = prepare(node, record, order).map_err(Cannot::Ever)?;
     // Last of all: what is taken here is given back when the task ends, and nothing before has made it one.
     let request = PinRequest { cores: order.needs.cores, numa: order.needs.numa, near: prepared.near };

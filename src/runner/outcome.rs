@@ -8,6 +8,10 @@ use super::supervise::protocol::End;
 /// What a container may say of itself, in characters.
 const LONGEST_FAULT: usize = 1_000;
 
+/// Docker's code for an end that it has not seen (containerd's `UnknownExitStatus`). A command may end with it too; then our
+/// supervisor in the container has written so.
+const UNSEEN: i32 = 255;
+
 /// How a command in a container ended: as Docker saw it, and what our supervisor in the container has written of it (None:
 /// nothing that can be read). That file could be the task's own work; so it only explains what Docker saw, which the
 /// task could have brought about as well. `restarted`: the machine was, since the command was last known to run.
@@ -35,6 +39,14 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         },
         // Docker gives a code of its own to those that it finds dead.
         _ if restarted && exit.code != 0 => lost(),
+        // It was killed, and did not see this end: then what was written in the container is all that there is.
+        Some(ExitFile { code: Some(code), signal, timed_out, .. }) if exit.code == UNSEEN => {
+            End { code: Some(*code), signal: *signal, timed_out: *timed_out, ..seen }
+        }
+        None if exit.code == UNSEEN => End {
+            fault: Some("result unknown: Docker did not see how its container ended".to_owned()),
+            ..End::default()
+        },
         _ => seen,
     }
 }
@@ -90,6 +102,7 @@ mod tests {
         let stopped = ExitFile { stopped: true, ..told(143, Some(15)) };
         let fault = |end: End, text: &str| End { fault: Some(text.to_owned()), ..end };
         let lost = || fault(End::default(), "node restarted while it ran: result unknown");
+        let unseen = || fault(End::default(), "result unknown: Docker did not see how its container ended");
         for (exit, told, restarted, expected) in [
             (exit(0, false), Some(told(0, None)), false, end(0, None)),
             (exit(0, false), None, true, end(0, None)),
@@ -110,6 +123,10 @@ mod tests {
             (exit(255, false), Some(told(0, None)), true, lost()),
             (exit(143, false), Some(stopped), true, lost()),
             (exit(7, false), Some(told(7, None)), true, end(7, None)),
+            (exit(255, false), Some(told(255, None)), false, end(255, None)),
+            (exit(255, false), Some(told(7, None)), false, end(7, None)),
+            (exit(255, false), Some(told(143, Some(15))), false, end(143, Some(15))),
+            (exit(255, false), None, false, unseen()),
         ] {
             assert_eq!(end_of(&exit, told.as_ref(), restarted), expected, "{exit:?} {told:?} {restarted}");
         }

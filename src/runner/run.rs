@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::alone::Alone;
 use super::backoff::Backoff;
 use super::depot::Depot;
 use super::executor::Owner;
@@ -152,8 +153,9 @@ impl Life<'_> {
         ready: &mut dyn FnMut(&Ready),
     ) -> Result<(), RunnerFault> {
         let mut started = None::<Started>;
+        let mut alone = None;
         let result = loop {
-            let (registered, inventory, address) = match self.register(notices) {
+            let (registered, inventory, address) = match self.register(notices, &mut alone) {
                 Ok(Some(registration)) => registration,
                 Ok(None) => break Ok(()),
                 Err(fault) => break Err(fault),
@@ -201,14 +203,23 @@ impl Life<'_> {
     }
 
     /// Tries until the Host takes it; None: the Runner is to end.
-    fn register(&self, notices: &Receiver<Notice>) -> Result<Option<(Registered, Inventory, IpAddr)>, RunnerFault> {
+    fn register(
+        &self,
+        notices: &Receiver<Notice>,
+        alone: &mut Option<Alone>,
+    ) -> Result<Option<(Registered, Inventory, IpAddr)>, RunnerFault> {
         let mut backoff = Backoff::new(REGISTER.0, REGISTER.1);
         let mut denied = Backoff::new(DENIED.0, DENIED.1);
         let mut told = None;
         while !self.stop.is_set() {
             let inventory = inventory::read(Path::new("/"), &self.gpus.latest())
                 .map_err(|fault| RunnerFault(format!("cannot read this machine's hardware: {fault}")))?;
-            let fault = match self.link.register(&self.introduction(&inventory)) {
+            // Before the first registration, by which the Runner that is registered now would be told to end.
+            let cluster = if alone.is_none() { self.link.cluster().map(Some) } else { Ok(None) };
+            if let Ok(Some(cluster)) = &cluster {
+                *alone = Some(Alone::take(cluster, &self.identity.hostname)?);
+            }
+            let fault = match cluster.and_then(|_| self.link.register(&self.introduction(&inventory))) {
                 Ok(registered) => match registered.address.parse() {
                     Ok(address) => return Ok(Some((registered, inventory, address))),
                     Err(_) => LinkFault::Misfit(format!(

@@ -19,6 +19,7 @@ use super::supervise::node::journal;
 use super::supervise::protocol::{Ask, Hello, Start, TaskState, Tell, Which, socket_name};
 use crate::api::json;
 use crate::sys::command::Program;
+use crate::sys::fault::around;
 use crate::sys::local::{self, Interest};
 use crate::sys::shutdown::Stop;
 use crate::sys::thread;
@@ -127,9 +128,26 @@ impl Supervisor {
     }
 
     fn ask(&self, ask: Ask) {
+        let verb = verb(&ask);
+        around("ask", || verb.to_owned(), || self.put(ask));
+    }
+
+    fn put(&self, ask: Ask) {
         let heard = self.asked.heard.load(Ordering::Acquire);
         self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((heard, ask));
         self.asked.wake.ring();
+    }
+}
+
+/// What is asked, in a word.
+fn verb(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Hello(_) => "hello",
+        Ask::Start(_) => "start",
+        Ask::Stop(_) => "stop",
+        Ask::Pause(_) => "pause",
+        Ask::Resume(_) => "resume",
+        Ask::Forget(_) => "forget",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Answers that are given again to the same idempotency key.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Store, StoreFault, int};
 
@@ -19,14 +19,7 @@ impl Store {
     /// # Errors
     /// The database could not be read.
     pub fn kept_answer(&self, key: &str) -> Result<Option<KeptAnswer>, StoreFault> {
-        self.conn()
-            .prepare_cached("SELECT body_hash, answer FROM batches WHERE key = ?1")
-            .and_then(|mut statement| {
-                statement
-                    .query_row(params![key], |row| Ok(KeptAnswer { body_hash: row.get(0)?, answer: row.get(1)? }))
-                    .optional()
-            })
-            .map_err(|error| StoreFault::of("read the database", &error))
+        kept(self.conn(), key)
     }
 
     /// Keeps an answer for a key.
@@ -39,4 +32,14 @@ impl Store {
             params![key, kept.body_hash, kept.answer, int(now_ms)],
         )
     }
+}
+
+pub(super) fn kept(conn: &Connection, key: &str) -> Result<Option<KeptAnswer>, StoreFault> {
+    conn.prepare_cached("SELECT body_hash, answer FROM batches WHERE key = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row(params![key], |row| Ok(KeptAnswer { body_hash: row.get(0)?, answer: row.get(1)? }))
+                .optional()
+        })
+        .map_err(|error| StoreFault::of("read the database", &error))
 }

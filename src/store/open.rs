@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Params};
 
+use crate::sys::fault::around;
 use crate::sys::file::Lock;
 
 use super::{Readers, StoreFault, schema};
@@ -76,7 +77,8 @@ impl Store {
         if !self.in_transaction {
             return Ok(());
         }
-        self.conn.execute_batch("COMMIT").map_err(|error| StoreFault::of("write the database", &error))?;
+        around("commit", String::new, || self.conn.execute_batch("COMMIT"))
+            .map_err(|error| StoreFault::of("write the database", &error))?;
         self.in_transaction = false;
         Ok(())
     }

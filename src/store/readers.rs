@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 use crate::domain::ids::{NodeName, TaskId, TaskName};
 use crate::domain::state::State;
 
-use super::{EventFilter, EventRow, StoreFault, Task, events, int, open, tasks};
+use super::{EventFilter, EventRow, KeptAnswer, StoreFault, Task, batches, events, int, open, tasks};
 
 /// Connections that only read; made when needed, a few are kept.
 #[derive(Clone, Debug)]
@@ -95,6 +95,14 @@ impl Readers {
     /// The database could not be read.
     pub fn event_bounds(&self) -> Result<(u64, u64), StoreFault> {
         self.with(events::bounds)
+    }
+
+    /// The answer that was kept for an idempotency key.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn kept_answer(&self, key: &str) -> Result<Option<KeptAnswer>, StoreFault> {
+        self.with(|conn| batches::kept(conn, key))
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreFault>) -> Result<T, StoreFault> {

@@ -8,6 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::fault::around;
+
 /// Replaces `path` with `content` so that a crash leaves the old or the new content, never a part; mode as given,
 /// whatever the umask.
 ///
@@ -16,7 +18,11 @@ use nix::fcntl::{Flock, FlockArg};
 /// # Errors
 /// The io error, with the path in its message.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    sync_dir(replace_with(path, content, mode, Durable::Yes)?)
+    around("file", || name_of(path), || sync_dir(replace_with(path, content, mode, Durable::Yes)?))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// As [`write_atomic`] for those who read it meanwhile, but without waiting for the disk: for what is written anew at each start.
@@ -140,7 +146,8 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Ok(seen) if !seen.is_dir() => return fs::remove_file(path).map_err(with_path),
         Ok(_) => {}
     }
-    empty(path).and_then(|()| fs::remove_dir(path)).map_err(with_path)
+    let remove = || empty(path).and_then(|()| fs::remove_dir(path));
+    around("remove", || name_of(path), remove).map_err(with_path)
 }
 
 fn empty(top: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod children;
 pub mod clock;
 pub mod command;
+pub mod fault;
 pub mod file;
 pub mod init;
 pub mod inotify;

@@ -52,6 +52,12 @@ pub fn spawn_vital<F: FnOnce() + Send + 'static>(name: &str, work: F) -> JoinHan
     })
 }
 
+/// Does it in this thread; a panic in it is logged and is None.
+pub fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.map_err(|panic| crate::error!("{what} ended with a panic: {}", reason(panic.as_ref()))).ok()
+}
+
 /// The message of a panic.
 fn reason(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
@@ -92,5 +98,11 @@ mod tests {
         assert_eq!(reason(&"literal"), "literal");
         assert_eq!(reason(&"formatted".to_owned()), "formatted");
         assert_eq!(reason(&5), "no message");
+    }
+
+    #[test]
+    fn a_panic_that_is_caught_harms_nobody() {
+        assert_eq!(caught("this test", || 7), Some(7));
+        assert_eq!(caught("this test", || -> u32 { panic!("on purpose") }), None);
     }
 }

@@ -22,6 +22,9 @@ mod far_node;
 #[path = "../http.rs"]
 mod http;
 #[allow(dead_code)]
+#[path = "../invariants.rs"]
+mod invariants;
+#[allow(dead_code)]
 #[path = "../line.rs"]
 mod line;
 #[allow(dead_code)]

@@ -21,6 +21,8 @@ const MOST_UNKNOWN: usize = 10_000;
 struct Outcome {
     /// The Host has stored it, or knows better: the node need not say it again.
     acknowledged: bool,
+    /// The revision that the Host has, where that is later than the one reported.
+    later: Option<u64>,
     /// It is there, and is not to be there for all that the Host knows.
     unknown: bool,
 }
@@ -44,7 +46,11 @@ impl Core {
         for seen in &snapshot.tasks {
             let outcome = self.take(name, seen, now)?;
             if outcome.acknowledged {
-                receipts.push(Acknowledged { task_id: seen.id.to_string(), attempt: seen.attempt.0, rev: seen.rev });
+                receipts.push(Acknowledged {
+                    task_id: seen.id.to_string(),
+                    attempt: seen.attempt.0,
+                    rev: outcome.later.unwrap_or(seen.rev),
+                });
             }
             if outcome.unknown {
                 unknown.insert(seen.id);
@@ -71,12 +77,12 @@ impl Core {
         let here = live.task.placement.as_ref().is_some_and(|placement| placement.node == *name);
         let What::Report(observation) = &seen.what else {
             // What is on the list is not unknown: this was said before the list was read.
-            return Ok(Outcome { acknowledged: false, unknown: !here });
+            return Ok(Outcome { acknowledged: false, later: None, unknown: !here });
         };
         if !here {
             // An older attempt, or a node that was given another's state: nothing is done about it there or here.
             let older = seen.attempt < live.task.standing.attempt;
-            return Ok(Outcome { acknowledged: older, unknown: seen.is_alive() });
+            return Ok(Outcome { acknowledged: older, later: None, unknown: seen.is_alive() });
         }
         let report = Report { attempt: seen.attempt, rev: seen.rev, observation: observation.clone() };
         let facts = if is_news(live.task.standing.attempt.0, live.task.standing.rev, seen) {
@@ -95,11 +101,16 @@ impl Core {
         };
         let result = self.apply(seen.id, &Event::Reported(report), facts, "reported by its node", now)?;
         Ok(match result {
-            Ok(()) | Err(Refusal::Ended(_)) => Outcome { acknowledged: true, unknown: false },
+            Ok(()) | Err(Refusal::Ended(_)) => Outcome { acknowledged: true, later: None, unknown: false },
             Err(Refusal::Stale) => {
-                Outcome { acknowledged: true, unknown: seen.is_alive() && self.attempt_is_older(seen) }
+                let older = self.attempt_is_older(seen);
+                // A Runner that has lost its records may count from less than was told before: so it hears how far that was.
+                let later = self.tasks.get(&seen.id).map(|live| live.task.standing.rev).filter(|_| !older);
+                Outcome { acknowledged: true, later, unknown: seen.is_alive() && older }
             }
-            Err(Refusal::NotYet | Refusal::OutOfPlace(_)) => Outcome { acknowledged: false, unknown: seen.is_alive() },
+            Err(Refusal::NotYet | Refusal::OutOfPlace(_)) => {
+                Outcome { acknowledged: false, later: None, unknown: seen.is_alive() }
+            }
         })
     }
 
@@ -112,8 +123,8 @@ impl Core {
         let known = self.store.task(seen.id)?.is_some();
         Ok(match &seen.what {
             // A receipt lets the node remove what ended. What the Host does not know is left alone until a user decides.
-            What::Report(_) => Outcome { acknowledged: known, unknown: seen.is_alive() || !known },
-            What::Unknown => Outcome { acknowledged: false, unknown: true },
+            What::Report(_) => Outcome { acknowledged: known, later: None, unknown: seen.is_alive() || !known },
+            What::Unknown => Outcome { acknowledged: false, later: None, unknown: true },
         })
     }
 

@@ -134,7 +134,7 @@ impl Api {
     fn authorise(&self, head: &Head, audience: Audience) -> Result<(), Reply> {
         let (wanted, other) = match audience {
             Audience::Open => return Ok(()),
-            Audience::User => {
+            Audience::User | Audience::Member => {
                 (tokens::Audience::User, "this is the nodes' token, and users' calls need the users' token")
             }
             Audience::Node => {
@@ -147,6 +147,7 @@ impl Api {
         });
         match self.tokens.check(token, wanted) {
             Standing::Welcome => Ok(()),
+            Standing::WrongKind if audience == Audience::Member => Ok(()),
             Standing::WrongKind => Err(refuse(403, other)),
             Standing::Nobody if token.is_none() => Err(refuse(
                 401,

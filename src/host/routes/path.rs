@@ -66,6 +66,8 @@ pub(super) enum Audience {
     Open,
     User,
     Node,
+    /// A user or a node.
+    Member,
 }
 
 impl Route {
@@ -80,8 +82,8 @@ impl Route {
             | Self::Environment(_)
             | Self::Archive(..)
             | Self::NodeShell(..) => Audience::Node,
-            Self::Version
-            | Self::Metrics
+            Self::Version => Audience::Member,
+            Self::Metrics
             | Self::Nodes
             | Self::Health
             | Self::NodeVerb(..)

@@ -350,6 +350,10 @@ fn a_repeated_submission_gets_the_same_answer() {
     let first = host.submit(key);
     assert_eq!(host.submit(key).body, first.body);
     assert_eq!(host.submit(r#","idempotency_key":"k1","required_cores":1"#).status, 409);
+    // Also when what it asked for is there no longer.
+    std::fs::remove_file(host.folder.join("base-17.tar")).expect("tarball");
+    assert_eq!((host.submit("").status, host.submit(key).body), (400, first.body));
+    assert_eq!(host.submit(r#","idempotency_key":"k2""#).status, 400);
 }
 
 #[test]

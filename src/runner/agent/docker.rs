@@ -10,6 +10,7 @@ use crate::domain::ids::TaskId;
 use crate::runner::executor::docker_parse::{Container, DockerAction, DockerEvent, Glimpse};
 use crate::runner::judge::{Verdict, is_odd, judge};
 use crate::runner::message::Message;
+use crate::runner::observed::first_revision;
 use crate::runner::record::Phase;
 use crate::runner::work::{Death, Job};
 use crate::sys::thread;
@@ -64,9 +65,10 @@ impl Agent {
 
     /// A container whose record was lost: the record is made again from what Docker knows.
     pub(super) fn adopt(&mut self, container: &Container) {
-        let record = rebuilt(container, &self.node.boot_id, self.revisions.now());
+        let record = rebuilt(container, &self.node.boot_id, first_revision());
         info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
-        if let Err(fault) = self.node.records.save(&record) {
+        let kept = self.node.records.save(&record).and_then(|()| self.node.remake_mounts(&record));
+        if let Err(fault) = kept {
             warning!("task {}: {fault}", record.task);
         }
         self.hold(&record);

@@ -6,7 +6,7 @@ use super::Agent;
 use super::task::{Asked, Kind, OFTEN, Task, gives_way, has_to_wait, kind, own_job};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::reconcile::{Action, Desired, action};
-use crate::runner::observed::{Absent, absent};
+use crate::runner::observed::{Absent, absent, first_revision};
 use crate::runner::order::{Order, Wanted};
 use crate::runner::record::Record;
 use crate::runner::work::Job;
@@ -147,7 +147,7 @@ impl Agent {
                     if why == Absent::Gone {
                         info!("task {id} is to be stopped, and is not here");
                     }
-                    self.outbox.put(id, absent(id, attempt, self.revisions.now(), why));
+                    self.outbox.put(id, absent(id, attempt, first_revision(), why));
                 }
             }
             None => {

@@ -7,7 +7,7 @@ use super::Agent;
 use super::task::{Asked, Task};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::state::Want;
-use crate::runner::observed::row;
+use crate::runner::observed::{first_revision, row};
 use crate::runner::on_node::{self, Cannot};
 use crate::runner::order::{CommandOrder, Order, Wanted};
 use crate::runner::outcome;
@@ -38,10 +38,8 @@ impl Agent {
         self.tasks.insert(Task::new(record));
     }
 
-    fn supervised_record(&mut self, id: TaskId, attempt: Attempt) -> Record {
-        // No record on disk remembers what was told of it before: so its first revision is later than any of those.
-        let rev = self.revisions.now();
-        Record { supervised: true, rev, ..Record::new(id, attempt, COMMAND, &self.node.boot_id) }
+    fn supervised_record(&self, id: TaskId, attempt: Attempt) -> Record {
+        Record { supervised: true, rev: first_revision(), ..Record::new(id, attempt, COMMAND, &self.node.boot_id) }
     }
 
     /// The supervisor cannot be had: what is to be started waits, and says for what.

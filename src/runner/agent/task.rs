@@ -7,7 +7,7 @@ use super::AGAIN;
 use crate::domain::reconcile::{self, Had};
 use crate::domain::state::Want;
 use crate::runner::executor::docker_parse::{Container, ContainerState};
-use crate::runner::order::Wanted;
+use crate::runner::order::{CommandOrder, Order, VpsOrder, Wanted};
 use crate::runner::record::{COMMAND, Phase, Record};
 use crate::runner::work::{Death, Job};
 use crate::sys::shutdown::Stop;
@@ -150,6 +150,17 @@ pub(super) fn kind(job: &Job) -> Kind {
         Job::Pause => Kind::Pause,
         Job::Resume => Kind::Resume,
         Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,
+    }
+}
+
+/// Whether an operation binds its task to cores of its own.
+pub(super) fn takes_cores(job: &Job) -> bool {
+    match job {
+        Job::Start(order) => match &**order {
+            Ok(Order::Vps(VpsOrder { needs, .. }) | Order::Contained(CommandOrder { needs, .. }, _)) => needs.cores > 0,
+            Ok(Order::OnNode(_)) | Err(_) => false,
+        },
+        _ => false,
     }
 }
 

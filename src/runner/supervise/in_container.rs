@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::box_file::{BOX, BoxFile, FILE, UNUSABLE};
-use super::{command, vps};
+use super::{command, sshd, vps};
 use crate::api::json;
 use crate::sys::file;
 use crate::sys::init::Init;
@@ -21,8 +21,11 @@ pub fn main() -> i32 {
         Ok(init) => init,
         Err(fault) => return unusable(&format!("cannot take over the signals: {fault}")),
     };
-    match read_box(&Path::new(BOX).join(FILE)) {
-        Ok(task) if task.kind == "vps" => vps::run(&init, &task).unwrap_or_else(|fault| unusable(&fault)),
+    match read_box(&Path::new(BOX).join(FILE)).or_else(kept) {
+        Ok(task) if task.kind == "vps" => {
+            keep(&task);
+            vps::run(&init, &task).unwrap_or_else(|fault| unusable(&fault))
+        }
         Ok(task) if task.kind == "command" => command::run(&init, &task),
         Ok(task) => unusable(&format!("this version of hakuriver knows no tasks of the kind '{}'", task.kind)),
         Err(fault) => unusable(&fault),
@@ -32,6 +35,22 @@ pub fn main() -> i32 {
 fn read_box(path: &Path) -> Result<BoxFile, String> {
     let text = file::read_foreign(path, LARGEST_BOX).map_err(|fault| fault.to_string())?;
     json::decode(&text).map_err(|fault| format!("cannot understand {}: {fault}", path.display()))
+}
+
+/// A VPS is started again and again, and the node may have lost what it is to be told: so it remembers.
+fn keep(task: &BoxFile) {
+    let kept = vps::own_folder(Path::new("/")).and_then(|folder| {
+        let file = folder.join(FILE);
+        file::replace(&file, json::encode(task).as_bytes(), 0o600).map_err(|fault| fault.to_string())
+    });
+    if let Err(fault) = kept {
+        eprintln!("hakuriver: a start without the node's own record of this task would fail: {fault}");
+    }
+}
+
+/// What was kept; the first fault if there is nothing. A command's container runs once.
+fn kept(missing: String) -> Result<BoxFile, String> {
+    read_box(&Path::new(sshd::FOLDER).join(FILE)).ok().filter(|task| task.kind == "vps").ok_or(missing)
 }
 
 fn unusable(reason: &str) -> i32 {

@@ -291,7 +291,7 @@ fn with_keys(before: &str, keys: &[String]) -> Option<String> {
 }
 
 /// `/etc/hakuriver`, for root alone. An image that was packed from a VPS has it already.
-fn own_folder(root: &Path) -> Result<PathBuf, String> {
+pub(super) fn own_folder(root: &Path) -> Result<PathBuf, String> {
     let folder = root.join(sshd::FOLDER.trim_start_matches('/'));
     make_dir(&root.join("etc"), 0o755)?;
     make_dir(&folder, 0o700)?;

@@ -11,6 +11,7 @@ mod start;
 mod stop;
 mod vps;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -19,13 +20,14 @@ use super::executor::docker::{Docker, DockerFault};
 use super::executor::docker_parse::{Complaint, Container};
 use super::executor::{command_name, vps_name};
 use super::gate::Cancelled;
-use super::message::Message;
+use super::message::{Message, Next};
 use super::node::Node;
 use super::order::Order;
 use super::output::{Outputs, Totals};
 use super::record::{Outcome, Phase, Record};
 use crate::sys::clock;
 use crate::sys::shutdown::Stop;
+use crate::sys::thread;
 use crate::warning;
 
 /// What is to be done with one task.
@@ -89,9 +91,16 @@ impl From<Cancelled> for Halt {
 }
 
 impl Work {
-    /// Does it, and tells the end.
+    /// Does it, and tells the end; also that of one which has found a fault in itself: the agent would wait for it for ever.
     pub fn run(mut self, job: Job) {
-        let next = match job {
+        let what = format!("an operation on task {}", self.record.task);
+        let next = thread::caught(&what, || self.act(job)).unwrap_or(Next::NotAtOnce);
+        // The agent ends before its operations only when the process does.
+        let _ended = self.tell.send(Message::Done(Box::new(self.record), next));
+    }
+
+    fn act(&mut self, job: Job) -> Next {
+        match job {
             Job::Start(order) => self.start(*order),
             Job::Look { patience_over } => self.look(patience_over),
             Job::Finish(death) => self.finish(death),
@@ -101,21 +110,19 @@ impl Work {
             Job::GiveUp => self.give_up(),
             Job::Forget => self.forget(),
             Job::Sweep { container } => self.sweep(&container),
-        };
-        // The agent ends before its operations only when the process does.
-        let _ended = self.tell.send(Message::Done(Box::new(self.record), next));
+        }
     }
 
     /// Writes the record as it is. A full disk must not keep a task from being stopped or reported, so that is a warning.
-    fn save(&mut self) -> bool {
+    fn save(&mut self) {
         self.node.boot_id.clone_into(&mut self.record.boot_id);
-        match self.node.records.save(&self.record) {
-            Ok(()) => true,
-            Err(fault) => {
-                warning!("task {}: its record is out of date: {fault}", self.record.task);
-                false
-            }
+        if let Err(fault) = self.try_save() {
+            warning!("task {}: its record is out of date: {fault}", self.record.task);
         }
+    }
+
+    fn try_save(&self) -> io::Result<()> {
+        self.node.records.save(&self.record)
     }
 
     /// A change that the Host should hear of: stored, then told.

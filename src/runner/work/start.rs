@@ -1,6 +1,8 @@
 //! From an order to a container: what VPS and commands have in common.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Halt, Work};
 use crate::api::json;
@@ -8,6 +10,7 @@ use crate::domain::cpuset::CpuSet;
 use crate::domain::pinning::PinRequest;
 use crate::domain::spec::Mount;
 use crate::info;
+use crate::runner::backoff::Backoff;
 use crate::runner::executor::docker_args::{ContainerRun, run_task};
 use crate::runner::executor::docker_parse::{Complaint, Container, ContainerState};
 use crate::runner::images::ImageFault;
@@ -19,6 +22,8 @@ use crate::sys::file;
 
 /// How often Docker may say that a port is taken which looked free.
 const PORT_TRIES: u32 = 100;
+/// Between two tries to write to a disk that is full.
+const ROOM: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// What is to run in a container.
 pub(super) struct Contained<'a> {
@@ -161,14 +166,34 @@ impl Work {
     }
 
     /// Makes the record's folders, and writes the box.
-    pub(super) fn write_box(&self, content: &BoxFile) -> Result<(), Halt> {
+    pub(super) fn write_box(&mut self, content: &BoxFile) -> Result<(), Halt> {
         let folder = self.node.records.folder(self.record.task, self.record.attempt);
         let path = folder.join("box").join(box_file::FILE);
-        let made = file::make_dir(&folder, 0o700)
-            .and_then(|()| file::make_dir(&folder.join("box"), 0o700))
-            .and_then(|()| file::make_dir(&folder.join("out"), 0o700))
-            .and_then(|()| file::write_atomic(&path, json::encode(content).as_bytes(), 0o600));
-        made.map_err(|fault| over(format!("this node cannot store the task: {fault}")))
+        let text = json::encode(content);
+        self.with_room(|_| {
+            file::make_dir(&folder, 0o700)?;
+            file::make_dir(&folder.join("box"), 0o700)?;
+            file::make_dir(&folder.join("out"), 0o700)?;
+            file::write_atomic(&path, text.as_bytes(), 0o600)
+        })
+    }
+
+    /// Writes something of the task's, and waits while the node's disk is full: a node that failed all that it is given would be
+    /// given all that there is.
+    fn with_room(&mut self, write: impl Fn(&Self) -> io::Result<()>) -> Result<(), Halt> {
+        let mut backoff = Backoff::new(ROOM.0, ROOM.1);
+        loop {
+            match write(self) {
+                Ok(()) => return Ok(()),
+                Err(fault) if is_full(&fault) => {
+                    self.progress(&format!("waiting for room on this node's disk: {fault}"));
+                    if self.cancel.wait(backoff.wait()) {
+                        return Err(Halt::Cancelled);
+                    }
+                }
+                Err(fault) => return Err(over(format!("this node cannot store the task: {fault}"))),
+            }
+        }
     }
 
     /// The task's environment, with what every task is told.
@@ -202,9 +227,8 @@ impl Work {
             }
             self.record.launched = true;
             self.record.phase = Phase::Starting { progress: Some("starting its container".to_owned()) };
-            if !self.save() {
-                return Err(over("this node cannot write the task's record: its disk is full or broken"));
-            }
+            self.node.boot_id.clone_into(&mut self.record.boot_id);
+            self.with_room(Self::try_save)?;
             self.watch();
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
@@ -325,6 +349,10 @@ impl Work {
 
 pub(super) fn over(reason: impl Into<String>) -> Halt {
     Halt::Over(Outcome::failed(reason))
+}
+
+fn is_full(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn text(path: &Path) -> Result<String, Halt> {

@@ -36,7 +36,7 @@ impl Work {
     }
 
     /// Writes what the container is to read; the answer is its public host key.
-    fn prepare_box(&self, order: &VpsOrder) -> Result<String, Halt> {
+    fn prepare_box(&mut self, order: &VpsOrder) -> Result<String, Halt> {
         let task = self.record.task;
         let folder = self.node.records.folder(task, self.record.attempt);
         let (seed, key) = kept_seed(&folder.join("box").join(box_file::FILE)).unwrap_or_else(new_key);

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{CommandFault, Program, cannot_start, die_with_us, prepare};
+use crate::sys::fault::around;
 use crate::sys::shutdown::{self, Stop};
 
 /// How long output is still read after the program itself has ended: a process that it left behind may hold the pipe open
@@ -41,6 +42,19 @@ pub(super) struct Ended {
 
 /// Runs it to its end. `stdout` gets what it writes, and answers false when the program is to be killed.
 pub(super) fn run(
+    program: &Program,
+    feed: Feed<'_>,
+    stop: Option<&Stop>,
+    stdout: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<Ended, CommandFault> {
+    let words = || {
+        let name = program.argv.first().map_or("", |path| path.rsplit('/').next().unwrap_or_default());
+        format!("{name} {}", program.argv.get(1).map_or("", String::as_str))
+    };
+    around("command", words, || drive(program, feed, stop, stdout))
+}
+
+fn drive(
     program: &Program,
     feed: Feed<'_>,
     stop: Option<&Stop>,

@@ -17,7 +17,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::domain::cpuset::CpuSet;
 use crate::sys::{affinity, process};
@@ -49,8 +49,6 @@ pub struct Launch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launched {
     pub pid: u32,
-    /// Clock ticks since the boot, which with the pid names it for good.
-    pub start_time: u64,
 }
 
 /// Why nothing runs: which step failed, on what, and why.
@@ -71,10 +69,7 @@ impl fmt::Display for LaunchFault {
 pub fn launch(launch: Launch) -> Result<Launched, LaunchFault> {
     let prepared = Prepared::of(launch, Groups::Join)?;
     let pid = child::spawn(&prepared.plan()).map_err(|failed| prepared.fault(failed))?;
-    // A child that has ended is there until it is waited for.
-    let start_time = process::start_time(Path::new("/"), pid)
-        .map_err(|fault| LaunchFault(format!("cannot read when process {pid} started: {fault}")))?;
-    Ok(Launched { pid, start_time })
+    Ok(Launched { pid })
 }
 
 /// Turns this process itself into the program; the session and the control groups stay as they are. Returns only when that

@@ -43,7 +43,6 @@ impl Trial {
 
     fn output(self) -> Vec<u8> {
         let launched = launch(self.launch).expect("it starts");
-        assert!(launched.start_time > 0);
         let status = wait(launched.pid);
         let stderr = fs::read_to_string(self.scratch.path().join("stderr")).expect("it is there");
         assert_eq!((status, stderr.as_str()), (0, ""));
@@ -250,7 +249,7 @@ fn launches_a_second() {
     use crate::sys::cgroup::{Cgroups, Limits};
     const COUNT: u32 = 500;
     let null = || File::options().write(true).open("/dev/null").expect("it can be opened");
-    let cgroups = Cgroups::find(Path::new("/"), "hakuriver-measure");
+    let cgroups = Cgroups::find(std::path::Path::new("/"), "hakuriver-measure");
     let rate = |what: &str, one: &mut dyn FnMut(u32)| {
         let start = Instant::now();
         (0..COUNT).for_each(one);

@@ -19,6 +19,7 @@ use nanoserde::{DeJson, SerJson};
 
 use crate::api::json;
 use crate::runner::supervise::protocol::{TaskState, Which};
+use crate::sys::fault::around;
 use crate::sys::file;
 
 /// In the Runner's folder.
@@ -146,7 +147,9 @@ impl Journal {
             })
         } else {
             // What fails is written again to the same place.
-            let written = self.file.write_all_at(&self.pending, self.end).and_then(|()| self.file.sync_data());
+            let written = around("journal", String::new, || {
+                self.file.write_all_at(&self.pending, self.end).and_then(|()| self.file.sync_data())
+            });
             written.map(|()| self.end = end)
         };
         match written {

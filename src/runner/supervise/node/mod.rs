@@ -7,22 +7,26 @@
 mod conn;
 pub mod journal;
 mod left;
+mod starter;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::protocol::{Ask, End, TaskState, Tell, Which, socket_name};
 use crate::runner::executor::process;
 use crate::sys::cgroup::{Cgroups, Group, Limits};
 use crate::sys::children::{Children, Gone};
+use crate::sys::fault::around;
 use crate::sys::local::{self, Interest};
 use crate::sys::process::Detached;
 use crate::{error, info, warning};
 use conn::{Conn, Strangers};
 use journal::Journal;
+use starter::{Done, Starter};
 use task::Task;
 
 /// What it is called with.
@@ -41,6 +45,8 @@ const FIRST_RUNNER: Duration = Duration::from_secs(30);
 const STARTS: usize = 16;
 /// How often what is left of a task is looked at, where nobody tells.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often a journal that could not be written is tried again while a start waits for it.
+const ROOM: Duration = Duration::from_secs(1);
 /// The group that the supervisor itself is in.
 const OWN_GROUP: &str = "supervisor";
 
@@ -50,10 +56,13 @@ type Key = (u64, u32);
 struct Node {
     place: Place,
     children: Children,
-    cgroups: Cgroups,
+    cgroups: Arc<Cgroups>,
+    starter: Starter,
     journal: Journal,
     tasks: BTreeMap<Key, Task>,
     by_pid: HashMap<u32, Key>,
+    /// Children that have ended while starts were not over: they may be of these.
+    early: HashMap<u32, Gone>,
     /// In the journal, and to be started.
     to_start: Vec<Key>,
     /// The main process has ended; the rest may live.
@@ -107,16 +116,18 @@ fn begin(place: Place) -> Result<(Node, UnixListener, Option<Group>), String> {
     let name = socket_name(&place.cluster, &place.node);
     // Whoever has the name is the one. The loser of two that were started at once ends here.
     let listener = local::listen(&name).map_err(|fault| format!("another process listens on @{name}: {fault}"))?;
-    let cgroups = Cgroups::find(Path::new("/"), &process::group_folder(&place.cluster, &place.node));
+    let cgroups = Arc::new(Cgroups::find(Path::new("/"), &process::group_folder(&place.cluster, &place.node)));
     let own = enter_own_group(&cgroups);
     let (journal, found) = Journal::open(&place.folder, &place.boot_id).map_err(|fault| fault.to_string())?;
     found.warnings.iter().for_each(|text| warning!("{text}"));
     let mut node = Node {
         children,
+        starter: Starter::new(Arc::clone(&cgroups)),
         cgroups,
         journal,
         tasks: BTreeMap::new(),
         by_pid: HashMap::new(),
+        early: HashMap::new(),
         to_start: Vec::new(),
         ending: BTreeSet::new(),
         ticking: BTreeSet::new(),
@@ -185,7 +196,11 @@ impl Node {
                 self.journal.remove();
                 return;
             }
-            let (accepts, reads) = self.wait(listener, since + FIRST_RUNNER);
+            let (accepts, reads, starts) = self.wait(listener, since + FIRST_RUNNER);
+            if starts {
+                let over = self.starter.over();
+                self.started(over);
+            }
             if accepts {
                 self.accept(listener);
             }
@@ -208,23 +223,28 @@ impl Node {
     }
 
     /// Waits for something to do.
-    fn wait(&self, listener: &UnixListener, first_runner: Instant) -> (bool, bool) {
+    fn wait(&self, listener: &UnixListener, first_runner: Instant) -> (bool, bool, bool) {
         use std::os::fd::AsFd as _;
-        let mut sources = vec![(listener.as_fd(), Interest::Read), (self.children.fd(), Interest::Read)];
+        let mut sources = vec![
+            (listener.as_fd(), Interest::Read),
+            (self.children.fd(), Interest::Read),
+            (self.starter.fd(), Interest::Read),
+        ];
         if let Some(conn) = &self.conn {
             sources.push((conn.fd(), if conn.is_busy() { Interest::ReadAndWrite } else { Interest::Read }));
         }
         let now = Instant::now();
         let end = if !self.to_start.is_empty() {
-            Some(now)
+            Some(if self.journal.is_well() { now } else { now + ROOM })
         } else {
             let ticks = self.ticking.iter().filter_map(|key| self.tasks.get(key)).filter_map(Task::next_tick).min();
             let look = (!self.ending.is_empty()).then(|| now + LOOK);
             let first = self.tasks.is_empty().then_some(first_runner).filter(|_| self.conn.is_none());
-            [ticks, look, first].into_iter().flatten().min()
+            [ticks, look, first, self.starter.relief()].into_iter().flatten().min()
         };
         let ready = local::ready(&sources, end);
-        (ready[0], ready.get(2).copied().unwrap_or(false))
+        let starts = ready[2] || self.starter.relief().is_some_and(|at| at <= Instant::now());
+        (ready[0], ready.get(3).copied().unwrap_or(false), starts)
     }
 
     /// A Runner has come; the one before is over.
@@ -315,7 +335,12 @@ impl Node {
 
     /// A process has ended: a task's main one, or one of those that tasks leave behind.
     fn gone(&mut self, gone: Gone) {
-        let Some(key) = self.by_pid.remove(&gone.pid) else { return };
+        let Some(key) = self.by_pid.remove(&gone.pid) else {
+            if self.starter.is_busy() {
+                self.early.insert(gone.pid, gone);
+            }
+            return;
+        };
         if let Some(task) = self.tasks.get_mut(&key) {
             task.main_ended(gone);
             self.ending.insert(key);
@@ -348,20 +373,27 @@ impl Node {
         self.journal.sync(self.tasks.values().map(|task| &task.state));
     }
 
-    /// Starts what is in the journal. Where that cannot be written, nothing is started: nobody would know of it after a crash.
+    /// Starts what is in the journal. While that cannot be written, nothing is started: nobody would know of it after a crash.
     fn start(&mut self) {
-        if self.to_start.is_empty() {
+        if self.to_start.is_empty() || !self.journal.is_well() {
             return;
         }
-        let can_write = self.journal.is_well();
-        for key in self.to_start.drain(..self.to_start.len().min(STARTS)).collect::<Vec<_>>() {
+        let mut jobs = Vec::new();
+        for key in self.to_start.drain(..self.to_start.len().min(STARTS)) {
+            jobs.extend(self.tasks.get_mut(&key).and_then(Task::launch).map(|start| (key, start)));
+        }
+        if !jobs.is_empty() {
+            let over = self.starter.start(jobs);
+            self.started(over);
+        }
+        // Starts that failed are ends.
+        self.sync();
+    }
+
+    /// These starts are over.
+    fn started(&mut self, over: Vec<Done>) {
+        for Done { key, result } in over {
             let Some(task) = self.tasks.get_mut(&key) else { continue };
-            let Some(start) = task.start.as_deref() else { continue };
-            let result = if can_write {
-                process::start(start, &self.cgroups)
-            } else {
-                Err("this node cannot note the task's start: its disk is full or broken".to_owned())
-            };
             task.started(result, Instant::now());
             if let Some(pid) = task.state.pid {
                 self.by_pid.insert(pid, key);
@@ -370,9 +402,13 @@ impl Node {
                 self.journal.note(&task.state);
             }
             self.changed.insert(key);
+            if let Some(gone) = self.tasks[&key].state.pid.and_then(|pid| self.early.remove(&pid)) {
+                self.gone(gone);
+            }
         }
-        // Starts that failed are ends.
-        self.sync();
+        if !self.starter.is_busy() {
+            self.early.clear();
+        }
     }
 
     fn tell(&mut self) {
@@ -387,7 +423,8 @@ impl Node {
             return;
         } else {
             let changed = std::mem::take(&mut self.changed);
-            conn.tell(&Tell::Changed(changed.iter().filter_map(state).collect()));
+            let tell = Tell::Changed(changed.iter().filter_map(state).collect());
+            around("tell", String::new, || conn.tell(&tell));
         }
         self.conn.take_if(|conn| conn.is_over());
     }

@@ -20,8 +20,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) state: TaskState,
-    /// Until it is started.
-    pub(super) start: Option<Box<Start>>,
+    /// Until its start is begun.
+    start: Option<Box<Start>>,
+    /// Its start is begun, and not over.
+    is_launching: bool,
+    time_limit: Option<Duration>,
     group: Option<Group>,
     /// How the main process ended; the rest may still live.
     main: Option<Gone>,
@@ -46,7 +49,8 @@ impl Task {
             exclusive: start.exclusive,
             ..TaskState::default()
         };
-        Self { start: Some(start), ..Self::known(state) }
+        let time_limit = start.time_limit_seconds.map(Duration::from_secs);
+        Self { start: Some(start), time_limit, ..Self::known(state) }
     }
 
     /// One that is known from the journal.
@@ -54,6 +58,8 @@ impl Task {
         Self {
             state,
             start: None,
+            is_launching: false,
+            time_limit: None,
             group: None,
             main: None,
             main_ended_ms: None,
@@ -73,9 +79,17 @@ impl Task {
         self.state.pid.is_some() && !self.has_ended()
     }
 
+    /// Its start begins. None: it was begun before, or there is nothing to start any more.
+    pub(super) fn launch(&mut self) -> Option<Box<Start>> {
+        let start = self.start.take();
+        self.is_launching = start.is_some();
+        start
+    }
+
     /// It was started, or could not be.
     pub(super) fn started(&mut self, result: Result<Running, String>, now: Instant) {
-        let limit = self.start.take().and_then(|start| start.time_limit_seconds);
+        self.is_launching = false;
+        self.start = None;
         match result {
             Ok(running) => {
                 "running".clone_into(&mut self.state.phase);
@@ -83,7 +97,11 @@ impl Task {
                 self.state.started_ms = Some(clock::unix_ms());
                 self.state.unit = running.unit;
                 self.group = running.group;
-                self.limit = limit.and_then(|seconds| now.checked_add(Duration::from_secs(seconds)));
+                self.limit = self.time_limit.and_then(|limit| now.checked_add(limit));
+                if self.state.stopping {
+                    // It was asked to end while its start hung.
+                    self.ask_to_end(now, GRACE);
+                }
             }
             Err(fault) => self.end(End { fault: Some(fault), stopped: self.state.stopping, ..End::default() }),
         }
@@ -114,7 +132,10 @@ impl Task {
         if self.start.take().is_some() {
             return self.end(End { stopped: true, ..End::default() });
         }
-        self.ask_to_end(now, GRACE);
+        // What is being made cannot be asked yet.
+        if !self.is_launching {
+            self.ask_to_end(now, GRACE);
+        }
     }
 
     /// TERM to all of it, and KILL after `grace`.

@@ -1,0 +1,292 @@
+//! What is done to the cluster, one thing at a time, each undone again.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::daemon::Daemon;
+use crate::env::Cluster;
+use crate::invariants::Witness;
+use crate::load::Load;
+use crate::mount::Mount;
+use crate::network::{Network, Weather};
+use crate::rng::Rng;
+use crate::wait;
+
+pub const NODES: [&str; 2] = ["a", "b"];
+/// After so long a node is offline: heartbeats are sent every second.
+pub const TIMEOUT_FACTOR: u32 = 5;
+/// Longer than that.
+const LONG: (u64, u64) = (7_000, 10_000);
+const SHORT: (u64, u64) = (300, 3_000);
+const RETURN: Duration = Duration::from_secs(90);
+
+/// All that is tortured; the fields' order is that of their end.
+pub struct World {
+    pub load: Load,
+    pub witness: Arc<Witness>,
+    pub cluster: Cluster,
+    /// From each node to the Host.
+    pub lines: [Network; 2],
+    /// From the users.
+    pub users: Arc<Network>,
+    pub daemon: Daemon,
+    /// Where the Host's database is.
+    pub host_disk: Mount,
+    /// Where the Runners keep their records.
+    pub node_disk: Mount,
+    pub host_folder: PathBuf,
+    pub node_folder: PathBuf,
+    /// Those that are still to come before any comes again.
+    pub deck: Vec<&'static Fault>,
+    pub scratch: Cluster,
+}
+
+/// One way to do harm.
+pub struct Fault {
+    pub name: &'static str,
+    /// A task that was alive may end without a result.
+    pub costs_results: bool,
+    /// What a task wrote may be lost.
+    pub costs_output: bool,
+    pub act: fn(&mut World, &mut Rng),
+}
+
+const fn fault(name: &'static str, act: fn(&mut World, &mut Rng)) -> Fault {
+    Fault { name, costs_results: false, costs_output: false, act }
+}
+
+const fn costly(name: &'static str, act: fn(&mut World, &mut Rng)) -> Fault {
+    Fault { name, costs_results: true, costs_output: true, act }
+}
+
+/// Every one of them.
+pub static FAULTS: [Fault; 30] = [
+    fault("Host killed", |world, rng| {
+        world.cluster.kill9("host");
+        pause(rng, SHORT);
+        world.cluster.start_host();
+    }),
+    fault("Host killed twice", |world, rng| {
+        for _ in 0..2 {
+            world.cluster.kill9("host");
+            world.cluster.start_host();
+            pause(rng, (1, 300));
+        }
+    }),
+    fault("Host stopped and started", |world, rng| {
+        world.cluster.stop("host");
+        pause(rng, SHORT);
+        world.cluster.start_host();
+    }),
+    fault("Host frozen", |world, rng| world.freeze("host", rng, SHORT)),
+    fault("Host frozen beyond the time-out", |world, rng| world.freeze("host", rng, LONG)),
+    fault("Runner killed", |world, rng| {
+        let node = *rng.pick(&NODES);
+        world.kill_runner(node);
+        pause(rng, SHORT);
+        world.start_runner(node);
+    }),
+    fault("Runner away beyond the time-out", |world, rng| {
+        let node = *rng.pick(&NODES);
+        world.kill_runner(node);
+        pause(rng, LONG);
+        world.start_runner(node);
+    }),
+    fault("Runner stopped and started", |world, rng| {
+        let node = *rng.pick(&NODES);
+        world.cluster.stop(&runner(node));
+        pause(rng, SHORT);
+        world.start_runner(node);
+    }),
+    fault("Runner frozen beyond the time-out", |world, rng| {
+        let node = *rng.pick(&NODES);
+        world.freeze(&runner(node), rng, LONG);
+    }),
+    fault("Host and Runners killed", |world, rng| {
+        for node in NODES {
+            world.kill_runner(node);
+        }
+        world.cluster.kill9("host");
+        pause(rng, SHORT);
+        world.cluster.start_host();
+        for node in NODES {
+            world.start_runner(node);
+        }
+    }),
+    Fault {
+        costs_output: true,
+        ..fault("Runner killed, its state lost", |world, rng| {
+            let node = *rng.pick(&NODES);
+            world.kill_runner(node);
+            pause(rng, (1, 500));
+            remove_all(&world.node_folder.join(world.cluster.node(node)));
+            world.start_runner(node);
+        })
+    },
+    costly("supervisor killed", |world, rng| {
+        let all = world.cluster.supervisors();
+        if !all.is_empty() {
+            signal(*rng.pick(&all), Signal::SIGKILL);
+        }
+    }),
+    fault("supervisor frozen", |world, rng| {
+        let all = world.cluster.supervisors();
+        if !all.is_empty() {
+            let pid = *rng.pick(&all);
+            signal(pid, Signal::SIGSTOP);
+            pause(rng, SHORT);
+            signal(pid, Signal::SIGCONT);
+        }
+    }),
+    fault("network slow", |world, rng| {
+        let weather = Weather::Slow(rng.millis(20, 400));
+        world.weather(weather, rng, SHORT);
+    }),
+    fault("network silent", |world, rng| world.weather(Weather::Silent, rng, SHORT)),
+    fault("network silent beyond the time-out", |world, rng| world.weather(Weather::Silent, rng, LONG)),
+    fault("network cut", |world, rng| world.weather(Weather::Cut, rng, SHORT)),
+    fault("network cut beyond the time-out", |world, rng| world.weather(Weather::Cut, rng, LONG)),
+    fault("network resets", |world, rng| world.weather(Weather::Reset, rng, SHORT)),
+    fault("requests vanish", |world, rng| world.weather(Weather::Mute, rng, SHORT)),
+    fault("requests vanish beyond the time-out", |world, rng| world.weather(Weather::Mute, rng, LONG)),
+    fault("answers vanish", |world, rng| world.weather(Weather::Deaf, rng, SHORT)),
+    fault("answers vanish beyond the time-out", |world, rng| world.weather(Weather::Deaf, rng, LONG)),
+    fault("answers torn", |world, rng| {
+        let weather = Weather::Torn(rng.below(4000));
+        world.weather(weather, rng, SHORT);
+    }),
+    costly("dockerd restarted", |world, rng| {
+        world.daemon.stop(Signal::SIGTERM);
+        pause(rng, SHORT);
+        world.daemon.start();
+    }),
+    costly("dockerd killed", |world, rng| {
+        world.daemon.stop(Signal::SIGKILL);
+        pause(rng, SHORT);
+        world.daemon.start();
+    }),
+    fault("dockerd frozen", |world, rng| {
+        let long = if rng.chance(50) { LONG } else { SHORT };
+        world.daemon.freeze();
+        pause(rng, long);
+        world.daemon.thaw();
+    }),
+    costly("container removed by hand", |world, rng| {
+        if let Some(container) = world.any_container(rng) {
+            // It may be gone already.
+            let _ = world.daemon.command().args(["rm", "-f", "-v", &container]).output();
+        }
+    }),
+    fault("Host's disk full", |world, rng| {
+        let fill = world.host_folder.join("fill");
+        fill_up(&fill);
+        pause(rng, SHORT);
+        fs::remove_file(fill).unwrap();
+    }),
+    Fault {
+        costs_output: true,
+        ..fault("node's disk full", |world, rng| {
+            let fill = world.node_folder.join("fill");
+            fill_up(&fill);
+            pause(rng, SHORT);
+            fs::remove_file(fill).unwrap();
+        })
+    },
+];
+
+fn pause(rng: &mut Rng, (from, to): (u64, u64)) {
+    thread::sleep(rng.millis(from, to));
+}
+
+fn signal(pid: u32, signal: Signal) {
+    // It may have ended.
+    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+}
+
+fn runner(node: &str) -> String {
+    format!("runner-{node}")
+}
+
+/// Others add to it while it goes.
+fn remove_all(folder: &std::path::Path) {
+    wait::until("the folder is gone", RETURN, || match fs::remove_dir_all(folder) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(fault.to_string()),
+        _ => Ok(()),
+    });
+}
+
+/// Until nothing more goes into the file system.
+fn fill_up(path: &std::path::Path) {
+    let mut file = fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+impl World {
+    pub fn start_runner(&mut self, node: &str) {
+        self.cluster.write_runner_config(node);
+        let path = self.cluster.config(node);
+        let text = fs::read_to_string(&path).unwrap();
+        let line = &self.lines[usize::from(node == NODES[1])];
+        let text =
+            text.replace(&format!("host_port = {}\n", self.cluster.api), &format!("host_port = {}\n", line.port));
+        fs::write(&path, text).unwrap();
+        self.cluster.spawn(&runner(node), &["runner", "--config", &path]);
+    }
+
+    fn kill_runner(&mut self, node: &str) {
+        self.cluster.kill9(&runner(node));
+    }
+
+    fn freeze(&mut self, name: &str, rng: &mut Rng, how_long: (u64, u64)) {
+        self.cluster.signal(name, Signal::SIGSTOP);
+        pause(rng, how_long);
+        self.cluster.signal(name, Signal::SIGCONT);
+    }
+
+    fn weather(&mut self, weather: Weather, rng: &mut Rng, how_long: (u64, u64)) {
+        let which = rng.below(4);
+        let struck: Vec<&Network> = match which {
+            0 => vec![&self.lines[0]],
+            1 => vec![&self.lines[1]],
+            2 => vec![&self.users],
+            _ => vec![&self.lines[0], &self.lines[1], &self.users],
+        };
+        for network in &struck {
+            network.set(weather);
+        }
+        pause(rng, how_long);
+        for network in &struck {
+            network.set(Weather::Clear);
+        }
+    }
+
+    fn any_container(&self, rng: &mut Rng) -> Option<String> {
+        let output = self.daemon.command().args(["ps", "-q", "--no-trunc"]).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let all: Vec<&str> = text.split_whitespace().collect();
+        (!all.is_empty()).then(|| (*rng.pick(&all)).to_owned())
+    }
+
+    /// Both nodes are heard, and have Docker.
+    pub fn await_nodes(&mut self) {
+        for node in NODES {
+            if let Some(status) = self.cluster.ended(&runner(node)) {
+                panic!("the Runner of {node} has ended by itself: {status}\n{}", self.cluster.log(&runner(node)));
+            }
+        }
+        wait::until("both nodes are back", RETURN, || {
+            let nodes = self.cluster.nodes();
+            let fine = nodes.iter().filter(|node| node.status == "online" && node.problems.is_empty()).count();
+            if fine == NODES.len() { Ok(()) } else { Err(format!("{nodes:?}")) }
+        });
+    }
+}
