@@ -126,7 +126,8 @@ fn few(field: &str, count: usize) -> Result<(), ActFault> {
 
 fn shortened(mut text: String) -> String {
     if text.len() > LONGEST_TEXT {
-        text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        let end = (0..=LONGEST_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
         text.push_str(" …");
     }
     text
