@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes this machine ready to build, check, test or measure HakuRiver: setup.sh build|check|test|bench.
+# Makes this machine ready to build, check, test or measure HakuRiver: setup.sh build|check|test|bench|fuzz.
 #
 # A bare Debian 12 with a Rust toolchain is enough. As root, missing packages are installed by name, and dockerd is
 # started if none answers. Without root, or where a package cannot be had, it says what is missing and exits with 1.
@@ -129,5 +129,13 @@ test | bench)
     [ "$what" = test ] || need socat:socat curl:curl
     start_docker
     ;;
-*) fail "unknown argument '$what'; one of: build, check, test, bench" ;;
+fuzz)
+    # libFuzzer is C++.
+    need gcc:gcc g++:g++ /usr/lib/x86_64-linux-gnu/libc.a:libc6-dev
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        say "installing cargo-fuzz"
+        cargo install --quiet --locked cargo-fuzz || fail "cannot install cargo-fuzz" "install it with: cargo install cargo-fuzz"
+    fi
+    ;;
+*) fail "unknown argument '$what'; one of: build, check, test, bench, fuzz" ;;
 esac

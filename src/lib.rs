@@ -9,6 +9,9 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod domain;
+#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod host;
 pub mod net;
 pub mod runner;

@@ -1,6 +1,8 @@
 //! The only door to nanoserde, which is unsafe on foreign bytes: it panics on some, loops for ever on others, and
 //! wraps large integers. So every text is checked first ([`guard`]: RFC 8259, iterative, bounded depth, nothing trailing).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 pub(crate) mod value;
 
@@ -183,6 +185,14 @@ mod tests {
         // Also where nobody reads it.
         let message: Message = decode(br#"{"x":[1e+16],"message":"1e+3 \" 1e+3"}"#).expect("valid");
         assert_eq!(message.message, "1e+3 \" 1e+3");
+    }
+
+    #[test]
+    fn more_values_than_any_request_has_are_refused() {
+        let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(guard::check(list((4 << 20) - 1).as_bytes()).is_ok());
+        let fault = guard::check(list(4 << 20).as_bytes()).expect_err("too many").to_string();
+        assert!(fault.contains("more than 4194304 values"), "{fault}");
     }
 
     #[test]

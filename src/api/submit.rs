@@ -40,22 +40,23 @@ pub struct SubmitRequest {
 /// # Errors
 /// Malformed JSON (400), or a field of the wrong type (422 with its name).
 pub fn decode(body: &[u8]) -> Result<SubmitRequest, JsonFault> {
-    let object = Value::parse(body)?.into_object("(body)")?;
+    let mut object = Value::parse(body)?.into_object("(body)")?;
     let small = u64::from(u32::MAX);
     let size = i64::MAX as u64;
-    let env_vars = match object.get("env_vars") {
+    let env_vars = match object.take("env_vars") {
         None => Vec::new(),
         Some(value) => {
-            let fields = value.clone().into_object("env_vars")?;
-            let pair =
-                |(name, value): (&str, &Value)| Ok((name.to_owned(), value::text(&format!("env_vars.{name}"), value)?));
-            fields.iter().map(pair).collect::<Result<_, JsonFault>>()?
+            let pair = |(name, value)| {
+                let value = value::text(&format!("env_vars.{name}"), value)?;
+                Ok((name, value))
+            };
+            value.into_object("env_vars")?.into_iter().map(pair).collect::<Result<_, JsonFault>>()?
         }
     };
-    let texts = |field: &str, item: &Value| value::list(field, item, value::text);
-    let gpu = |field: &str, item: &Value| value::number(field, item, small).map(narrow);
+    let texts = |field: &str, item: Value| value::list(field, item, value::text);
+    let gpu = |field: &str, item: Value| value::number(field, item, small).map(narrow);
     // 0.3 sends null for a target without GPUs.
-    let gpus = |field: &str, item: &Value| match item {
+    let gpus = |field: &str, item: Value| match item {
         Value::Null => Ok(Vec::new()),
         item => value::list(field, item, gpu),
     };

@@ -4,6 +4,8 @@
 //! `<env>-<unix time>.json` ([`Manifest`]). Docker's loader passes over layers whose chain it has already, so an archive that lacks
 //! just these loads as well as the whole ([`Part`]).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod image;
 mod manifest;
 pub mod names;

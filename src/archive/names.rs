@@ -59,12 +59,11 @@ pub fn manifest_name(env: &str, stamp: u64) -> String {
 
 /// The newest version of `env` in `folder`, by the number in its name. None: there is none (or no such folder).
 pub fn newest(folder: &Path, env: &str) -> Option<Archive> {
-    let newest = fs::read_dir(folder)
-        .ok()?
-        .filter_map(Result::ok)
-        .filter_map(|entry| Some((stamp_of(entry.file_name().to_str()?, env)?, entry.path())))
-        .max()?;
-    Archive::at(newest.1, newest.0)
+    let named = |entry: fs::DirEntry| Some((stamp_of(entry.file_name().to_str()?, env)?, entry.path()));
+    let mut all: Vec<(u64, PathBuf)> = fs::read_dir(folder).ok()?.filter_map(Result::ok).filter_map(named).collect();
+    all.sort_unstable();
+    // A folder or a pipe of that name hides nothing.
+    all.into_iter().rev().find_map(|(stamp, path)| Archive::at(path, stamp))
 }
 
 /// The environments that have a version in `folder`, sorted.
@@ -117,7 +116,8 @@ mod tests {
         ] {
             fs::write(scratch.path().join(name), name).expect("it can be written");
         }
-        assert_eq!(newest(scratch.path(), "x").map(|tar| tar.stamp), Some(100));
+        fs::create_dir(scratch.path().join("x-101.tar")).expect("it can be made");
+        assert_eq!(newest(scratch.path(), "x").map(|tar| tar.stamp), Some(100), "a folder is no archive");
         assert_eq!(newest(scratch.path(), "x-y").map(|tar| tar.stamp), Some(500));
         assert_eq!(newest(scratch.path(), "w"), None);
         assert_eq!(newest(&scratch.path().join("missing"), "x"), None);

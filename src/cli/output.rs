@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::domain::steering::steers;
 use crate::domain::{raw_text, span};
 
 /// Why something that was printed did not arrive.
@@ -30,9 +31,9 @@ fn write(parts: &[&[u8]]) {
     }
 }
 
-/// A line on stdout.
+/// A line on stdout, as [`printable`]: much of it was said by others.
 pub fn line(text: &str) {
-    print(&format!("{text}\n"));
+    print(&format!("{}\n", printable(text)));
 }
 
 /// Bytes on stdout, as they are, with a line's end if they have none.
@@ -55,13 +56,13 @@ pub(super) fn warn_of_unquoted_spans(command: &[String]) {
     }
 }
 
-/// `text` with all control characters but the line's end escaped, and bytes that are not UTF-8 shown as `\xff`.
+/// `text` with everything escaped that would steer a terminal, but the line's end, and bytes that are not UTF-8 shown as `\xff`.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if let Some(byte) = raw_text::byte_of(c) {
             shown.push_str(&format!("\\x{byte:02x}"));
-        } else if c.is_control() && c != '\n' {
+        } else if steers(c) && c != '\n' {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
@@ -146,6 +147,7 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\nc\\u{9b}d");
+        assert_eq!(printable("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(printable(&raw_text::encode(b"a\xff\x9b")), "a\\xff\\x9b");
     }
 

@@ -22,11 +22,18 @@ pub fn set(text: &str, section: &str, key: &str, value: &str) -> Result<String, 
         Some(span) => format!("{}{value}{}", &text[..span.start], &text[span.end..]),
         None => insert(text, section, &format!("{key} = {value}"), key),
     };
-    // Inline tables and dotted keys make places where a line cannot be added: better to say so than to damage the file.
-    DeTable::parse(&edited).map(|_| ()).map_err(|_| {
-        ConfigFault(format!("cannot set {section}.{key}: write it as a line of its own under [{section}]"))
-    })?;
-    Ok(edited)
+    // Inline tables and dotted keys make places where a line cannot be added, and a line within a text of several lines sets nothing:
+    // better to say so than to damage the file.
+    let stands = |edited: &str| {
+        let root = DeTable::parse(edited).ok()?;
+        let (_, table) = find(root.get_ref(), section)?;
+        let (_, found) = table.get_ref().as_table()?.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some(edited[found.span()] == *value)
+    };
+    if stands(&edited) == Some(true) {
+        return Ok(edited);
+    }
+    Err(ConfigFault(format!("cannot set {section}.{key}: write it as a line of its own under [{section}]")))
 }
 
 fn find<'a, 'i>(
@@ -77,6 +84,8 @@ mod tests {
     fn what_cannot_be_edited_is_refused() {
         assert!(set("network = {}\n", "network", "host_port", "1").is_err());
         assert!(set("[network", "network", "host_port", "1").is_err());
+        // The first line that looks like the section's is none.
+        assert!(set("x = \"\"\"\n[network]\n\"\"\"\n[network]\n", "network", "host_port", "1").is_err());
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub mod address;
 pub mod auth;
 pub mod edit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keys;
 mod parse;
 mod value;

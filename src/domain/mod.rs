@@ -5,6 +5,8 @@
 
 pub mod cpuset;
 pub mod docker_words;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod ids;
 pub mod node;
 pub mod output;
@@ -18,6 +20,7 @@ pub mod span;
 pub mod spec;
 pub mod ssh_key;
 pub mod state;
+pub mod steering;
 pub mod target;
 pub mod text_stream;
 

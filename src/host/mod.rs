@@ -10,6 +10,8 @@ mod archives;
 mod backup;
 mod engine;
 mod environments;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod outputs;
 mod recent;

@@ -39,9 +39,9 @@ impl Recent {
         kept.drain(..surplus);
     }
 
-    /// Those after number `since` that pass the filter, and the number of the last one that was looked at; None: some of
-    /// them are no longer here.
-    pub(super) fn after(&self, since: u64, filter: &EventFilter) -> Option<(Vec<EventRow>, u64)> {
+    /// Those after number `since` that pass the filter, `most` of them, and the number of the last one that was looked at; None: some
+    /// of them are no longer here.
+    pub(super) fn after(&self, since: u64, filter: &EventFilter, most: usize) -> Option<(Vec<EventRow>, u64)> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         let (first, last) = (kept.front()?.row.seq, kept.back()?.row.seq);
         if since + 1 < first {
@@ -51,13 +51,16 @@ impl Recent {
             return Some((Vec::new(), since));
         }
         let new = kept.iter().skip(usize::try_from(since + 1 - first).unwrap_or(usize::MAX));
-        let rows = new
+        let rows: Vec<EventRow> = new
             .filter(|happened| {
                 filter.task.is_none_or(|task| happened.row.task == Some(task))
                     && filter.batch.is_none_or(|batch| happened.batch == Some(batch))
             })
-            .map(|happened| happened.row.clone());
-        Some((rows.collect(), last))
+            .map(|happened| happened.row.clone())
+            .take(most)
+            .collect();
+        let last = rows.last().filter(|_| rows.len() == most).map_or(last, |row| row.seq);
+        Some((rows, last))
     }
 }
 
@@ -86,22 +89,24 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_and_what_is_gone_is_told() {
         let (recent, all) = (Recent::default(), EventFilter::default());
-        assert_eq!(recent.after(0, &all), None, "nothing is known: the database says what there is");
+        assert_eq!(recent.after(0, &all, KEPT), None, "nothing is known: the database says what there is");
         recent.add((5..=8).map(happened).collect());
-        assert_eq!(numbers(recent.after(4, &all)), Some((vec![5, 6, 7, 8], 8)));
-        assert_eq!(numbers(recent.after(6, &all)), Some((vec![7, 8], 8)));
-        assert_eq!(numbers(recent.after(8, &all)), Some((vec![], 8)));
-        assert_eq!(recent.after(3, &all), None, "4 is not here");
+        assert_eq!(numbers(recent.after(4, &all, KEPT)), Some((vec![5, 6, 7, 8], 8)));
+        assert_eq!(numbers(recent.after(6, &all, KEPT)), Some((vec![7, 8], 8)));
+        assert_eq!(numbers(recent.after(4, &all, 2)), Some((vec![5, 6], 6)), "the others are asked for next");
+        assert_eq!(numbers(recent.after(6, &all, 2)), Some((vec![7, 8], 8)));
+        assert_eq!(numbers(recent.after(8, &all, KEPT)), Some((vec![], 8)));
+        assert_eq!(recent.after(3, &all, KEPT), None, "4 is not here");
         let of_task = EventFilter { task: Some(TaskId::from_u64(6)), ..all };
-        assert_eq!(numbers(recent.after(4, &of_task)), Some((vec![6], 8)));
+        assert_eq!(numbers(recent.after(4, &of_task, KEPT)), Some((vec![6], 8)));
         let of_batch = EventFilter { batch: Some(TaskId::from_u64(1)), ..all };
-        assert_eq!(numbers(recent.after(4, &of_batch)), Some((vec![5, 7], 8)));
+        assert_eq!(numbers(recent.after(4, &of_batch, KEPT)), Some((vec![5, 7], 8)));
         recent.add((9..=2_000).map(happened).collect());
-        assert_eq!(recent.after(2_000 - KEPT as u64 - 1, &all), None);
-        let (rows, last) = recent.after(2_000 - KEPT as u64, &all).expect("kept");
+        assert_eq!(recent.after(2_000 - KEPT as u64 - 1, &all, KEPT), None);
+        let (rows, last) = recent.after(2_000 - KEPT as u64, &all, KEPT).expect("kept");
         assert_eq!((rows.len(), last), (KEPT, 2_000));
         recent.add(vec![happened(3_000)]);
-        assert_eq!(recent.after(2_000, &all), None, "a gap is never passed over");
-        assert_eq!(numbers(recent.after(2_999, &all)), Some((vec![3_000], 3_000)));
+        assert_eq!(recent.after(2_000, &all, KEPT), None, "a gap is never passed over");
+        assert_eq!(numbers(recent.after(2_999, &all, KEPT)), Some((vec![3_000], 3_000)));
     }
 }

@@ -27,6 +27,9 @@ use super::tokens::Tokens;
 use super::tunnel::{self, Tunnel};
 use super::{HostFault, Ready};
 
+/// Many times as many as this system is for.
+const MOST_NODES: usize = 4_096;
+
 /// See [`super::run`].
 pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -> Result<(), HostFault> {
     // A thousand connections and tunnels need more than the usual limit.
@@ -57,6 +60,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         node_timeout: config.timing.heartbeat_timeout(),
         retention,
         cleanup_interval: config.timing.cleanup_check_interval,
+        most_nodes: MOST_NODES,
         removed: tell_removed,
     };
     let (engine, engine_thread) = Engine::start(store, settings).map_err(of_store)?;

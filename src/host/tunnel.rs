@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::ids::TaskId;
 use crate::domain::spec::TaskKind;
@@ -27,6 +27,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(8);
 /// Each is a thread or two and, while it carries bytes, its buffers.
 const CONNECTIONS: usize = 1_024;
 
+/// How often the log hears of connections that cannot be accepted: it is not to be filled by who brings that about.
+const COMPLAINTS: Duration = Duration::from_secs(10);
+
 /// What the proxy needs to know.
 pub(super) struct Tunnel {
     pub(super) view: Arc<View>,
@@ -38,14 +41,20 @@ pub(super) struct Tunnel {
 pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
     let open = Arc::new(AtomicUsize::new(0));
     let strangers = Arc::new(Strangers::default());
+    let mut complained: Option<Instant> = None;
     loop {
         let socket = match socket::accept(listener, stop) {
             Ok(Some((socket, _))) => socket,
             Ok(None) => return,
             Err(error) => {
-                // Out of file descriptors, or a client that went again: waited out, never the end.
-                warning!("the SSH proxy cannot accept a connection: {error}");
-                stop.wait(Duration::from_millis(100));
+                // Out of file descriptors, or a client that went again: waited out, never the end. Who has not said what it wants
+                // makes room at once; its ten seconds would be ten seconds for everyone.
+                if complained.is_none_or(|at| at.elapsed() > COMPLAINTS) {
+                    complained = Some(Instant::now());
+                    warning!("the SSH proxy cannot accept a connection: {error}");
+                }
+                strangers.close_oldest();
+                stop.wait(Duration::from_millis(20));
                 continue;
             }
         };
@@ -54,7 +63,8 @@ pub(super) fn serve(listener: &TcpListener, tunnel: &Arc<Tunnel>, stop: &Stop) {
         if open.load(Ordering::Relaxed) > CONNECTIONS && !strangers.close_oldest() {
             continue;
         }
-        let Some(stranger) = strangers.add(&socket) else { continue };
+        let socket = Arc::new(socket);
+        let stranger = strangers.add(&socket);
         let tunnel = tunnel.clone();
         let started = thread::spawn("tunnel", move || {
             let _place = place;
@@ -84,7 +94,7 @@ impl Drop for Place {
 
 /// The connections that have not yet said what they want, by age.
 #[derive(Default)]
-struct Strangers(Mutex<(u64, BTreeMap<u64, TcpStream>)>);
+struct Strangers(Mutex<(u64, BTreeMap<u64, Arc<TcpStream>>)>);
 
 /// A place among them; given back when dropped.
 struct Stranger {
@@ -93,18 +103,17 @@ struct Stranger {
 }
 
 impl Strangers {
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, TcpStream>)> {
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Arc<TcpStream>>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None: no descriptor is left for it.
-    fn add(self: &Arc<Self>, socket: &TcpStream) -> Option<Stranger> {
-        let socket = socket.try_clone().ok()?;
+    /// Without a descriptor of its own: there may be none.
+    fn add(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Stranger {
         let mut inner = self.lock();
         let number = inner.0;
         inner.0 += 1;
-        inner.1.insert(number, socket);
-        Some(Stranger { all: self.clone(), number })
+        inner.1.insert(number, socket.clone());
+        Stranger { all: self.clone(), number }
     }
 
     /// False: there is none.
@@ -123,15 +132,17 @@ impl Drop for Stranger {
 
 impl Tunnel {
     /// One client, to the end. A client that breaks off is nobody's fault.
-    fn connection(&self, mut client: TcpStream, stranger: Stranger) {
+    fn connection(&self, client: Arc<TcpStream>, stranger: Stranger) {
         let node = match self.open(&client, stranger) {
             Ok(node) => node,
             Err(Some(reason)) => {
-                let _ = refuse(&mut client, &reason);
+                let _ = refuse(&client, &reason);
                 return;
             }
             Err(None) => return,
         };
+        // It is a stranger no more, so nobody else has it; or is just letting it go.
+        let Ok(mut client) = Arc::try_unwrap(client).or_else(|shared| shared.try_clone()) else { return };
         for end in [&client, &node] {
             // Keystrokes must not wait for more of them; and without keep-alive a peer that lost its power would hold
             // this connection for ever.
@@ -201,7 +212,7 @@ struct Way {
 
 /// Tells the client why not. Its last bytes are read away first: closing with some unread would reset the connection,
 /// and the reason might be lost with it.
-fn refuse(client: &mut TcpStream, reason: &str) -> io::Result<()> {
+fn refuse(mut client: &TcpStream, reason: &str) -> io::Result<()> {
     client.set_write_timeout(Some(Duration::from_secs(5)))?;
     client.write_all(format!("ERROR {reason}\n").as_bytes())?;
     client.shutdown(Shutdown::Write)?;

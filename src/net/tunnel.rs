@@ -1,5 +1,8 @@
 //! The hello of the SSH proxy port: `REQUEST_TUNNEL <task_id>[ <token>]\n`, then `SUCCESS\n` or `ERROR <reason>\n`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;

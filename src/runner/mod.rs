@@ -14,6 +14,8 @@ mod alone;
 pub mod backoff;
 pub mod depot;
 pub mod executor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod gate;
 pub mod holdings;
 pub mod home;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::clock;
+use crate::domain::steering::steers;
 
 /// How serious a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ fn open(path: &Path) -> io::Result<File> {
 fn line(unix_ms: u64, level: Level, text: &str) -> String {
     let mut line = format!("{} {}: ", clock::rfc3339(unix_ms), level.name());
     for c in text.chars() {
-        if c.is_control() || turns_or_breaks_lines(c) {
+        if steers(c) {
             write!(line, "{}", c.escape_default()).expect("a String takes every text");
         } else {
             line.push(c);
@@ -91,11 +92,6 @@ fn line(unix_ms: u64, level: Level, text: &str) -> String {
     }
     line.push('\n');
     line
-}
-
-/// Line and paragraph separators, and the marks that turn the direction of what follows on a terminal.
-fn turns_or_breaks_lines(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `info!("node {name} registered")`

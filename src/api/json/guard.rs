@@ -6,6 +6,9 @@ use super::{JsonFault, value};
 
 /// Nothing of ours is deeper than 6.
 const DEEPEST: usize = 32;
+/// Values in one text. Each costs tens of bytes where it is decoded, and may have no more than two here: the largest body taken, of
+/// 16 MiB, has so many if each has four.
+const MOST_VALUES: usize = 4 << 20;
 
 /// What may come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,7 @@ enum Expect {
 /// The keys of an object that is open, without their escapes; None is a list.
 type Frame<'a> = Option<Vec<Cow<'a, str>>>;
 
-/// Checks `bytes`: one JSON value, UTF-8, at most 32 deep, integers within 64 bits with sign, no key twice in an object.
+/// Checks `bytes`: one JSON value, UTF-8, at most 32 deep and 4,194,304 values, integers within 64 bits with sign, no key twice in an object.
 ///
 /// # Errors
 /// [`JsonFault::Malformed`] with the place.
@@ -33,8 +36,15 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, JsonFault> {
     let mut stack: Vec<Frame<'_>> = Vec::new();
     let mut expect = Expect::Value;
     let mut at = blank(bytes, 0);
+    let mut values = 0_usize;
     loop {
         let fault = |what: &str| Err(JsonFault::Malformed(format!("{what} at byte {}", at + 1)));
+        if matches!(expect, Expect::Value | Expect::ValueOrEnd) {
+            values += 1;
+            if values > MOST_VALUES {
+                return fault("it has more than 4194304 values");
+            }
+        }
         let Some(&byte) = bytes.get(at) else {
             return if stack.is_empty() && expect == Expect::CommaOrEnd {
                 Ok(text)

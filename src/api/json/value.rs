@@ -62,9 +62,10 @@ pub(crate) fn wrong(field: &str, expected: &str, found: &Value) -> JsonFault {
 }
 
 impl Object {
-    /// The field's value; None where it is absent or null.
-    pub fn get(&self, field: &str) -> Option<&Value> {
-        self.0.iter().find(|(name, _)| name == field).map(|(_, value)| value).filter(|value| **value != Value::Null)
+    /// Takes the field's value out; None where it is absent or null. Nothing is copied: a list may hold millions.
+    pub fn take(&mut self, field: &str) -> Option<Value> {
+        let (_, value) = self.0.iter_mut().find(|(name, _)| name == field)?;
+        Some(std::mem::replace(value, Value::Null)).filter(|value| *value != Value::Null)
     }
 
     /// The fields in the order given.
@@ -76,69 +77,88 @@ impl Object {
     ///
     /// # Errors
     /// [`JsonFault::Field`], as for all of these getters.
-    pub fn text(&self, field: &str) -> Result<Option<String>, JsonFault> {
-        self.get(field).map(|value| text(field, value)).transpose()
+    pub fn text(&mut self, field: &str) -> Result<Option<String>, JsonFault> {
+        self.take(field).map(|value| text(field, value)).transpose()
     }
 
     /// A whole number from 0 to `most`.
-    pub fn number(&self, field: &str, most: u64) -> Result<Option<u64>, JsonFault> {
-        self.get(field).map(|value| number(field, value, most)).transpose()
+    pub fn number(&mut self, field: &str, most: u64) -> Result<Option<u64>, JsonFault> {
+        self.take(field).map(|value| number(field, value, most)).transpose()
     }
 
     /// `true` or `false`; absent is false.
-    pub fn flag(&self, field: &str) -> Result<Option<bool>, JsonFault> {
-        match self.get(field) {
+    pub fn flag(&mut self, field: &str) -> Result<Option<bool>, JsonFault> {
+        match self.take(field) {
             None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(wrong(field, "true or false", other)),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(wrong(field, "true or false", &other)),
         }
     }
 
     /// A list, each item through `item`.
     pub fn list<T>(
-        &self,
+        &mut self,
         field: &str,
-        item: impl Fn(&str, &Value) -> Result<T, JsonFault>,
+        item: impl Fn(&str, Value) -> Result<T, JsonFault>,
     ) -> Result<Option<Vec<T>>, JsonFault> {
-        self.get(field).map(|value| list(field, value, item)).transpose()
+        self.take(field).map(|value| list(field, value, item)).transpose()
+    }
+}
+
+impl IntoIterator for Object {
+    type Item = (String, Value);
+    type IntoIter = std::vec::IntoIter<(String, Value)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
 /// A text; the field is for the error.
-pub(crate) fn text(field: &str, value: &Value) -> Result<String, JsonFault> {
+pub(crate) fn text(field: &str, value: Value) -> Result<String, JsonFault> {
     match value {
-        Value::Text(text) => Ok(text.clone()),
-        other => Err(wrong(field, "a string", other)),
+        Value::Text(text) => Ok(text),
+        other => Err(wrong(field, "a string", &other)),
     }
 }
 
 /// A whole number from 0 to `most`.
-pub(crate) fn number(field: &str, value: &Value, most: u64) -> Result<u64, JsonFault> {
+pub(crate) fn number(field: &str, value: Value, most: u64) -> Result<u64, JsonFault> {
     match value {
-        Value::Int(number) => match u64::try_from(*number) {
+        Value::Int(number) => match u64::try_from(number) {
             Ok(number) if number <= most => Ok(number),
             _ => Err(JsonFault::Field {
                 field: field.to_owned(),
                 message: format!("expected a whole number from 0 to {most}, found {number}"),
             }),
         },
-        other => Err(wrong(field, &format!("a whole number from 0 to {most}"), other)),
+        other => Err(wrong(field, &format!("a whole number from 0 to {most}"), &other)),
     }
 }
 
 /// A list, each item through `item`.
 pub(crate) fn list<T>(
     field: &str,
-    value: &Value,
-    item: impl Fn(&str, &Value) -> Result<T, JsonFault>,
+    value: Value,
+    item: impl Fn(&str, Value) -> Result<T, JsonFault>,
 ) -> Result<Vec<T>, JsonFault> {
     match value {
         Value::List(items) => {
-            // The place in the list is put into words only for an error: there may be a hundred thousand.
-            let place = |index: usize, value| item(&format!("{field}[{index}]"), value);
-            items.iter().enumerate().map(|(index, value)| item(field, value).or_else(|_| place(index, value))).collect()
+            let read = |(index, value)| item(field, value).map_err(|fault| within(field, index, fault));
+            items.into_iter().enumerate().map(read).collect()
         }
-        other => Err(wrong(field, "a list", other)),
+        other => Err(wrong(field, "a list", &other)),
+    }
+}
+
+/// The place in a list is put into words only for a fault: there may be millions.
+fn within(list: &str, index: usize, fault: JsonFault) -> JsonFault {
+    match fault {
+        JsonFault::Field { field, message } => {
+            let rest = field.strip_prefix(list).unwrap_or_default();
+            JsonFault::Field { field: format!("{list}[{index}]{rest}"), message }
+        }
+        malformed @ JsonFault::Malformed(_) => malformed,
     }
 }
 
@@ -268,8 +288,8 @@ mod tests {
     #[test]
     fn values() {
         let text = r#" { "a" : [ 1 , -2.5, "x\n\u00e9\ud83d\ude00\/" , null, true , [ ] , { } ] , "b":false } "#;
-        let object = Value::parse(text.as_bytes()).and_then(|v| v.into_object("body")).expect("valid");
-        let Some(Value::List(items)) = object.get("a") else { panic!("a list") };
+        let mut object = Value::parse(text.as_bytes()).and_then(|v| v.into_object("body")).expect("valid");
+        let Some(Value::List(items)) = object.take("a") else { panic!("a list") };
         assert_eq!(items[0], Value::Int(1));
         assert_eq!(items[1], Value::Float(-2.5));
         assert_eq!(items[2], Value::Text("x\né😀/".to_owned()));
@@ -281,7 +301,7 @@ mod tests {
     #[test]
     fn getters_name_the_field() {
         let text = r#"{"cores":"4","gpus":[[0],["x"]],"n":-1}"#;
-        let object = Value::parse(text.as_bytes()).and_then(|v| v.into_object("body")).expect("valid");
+        let mut object = Value::parse(text.as_bytes()).and_then(|v| v.into_object("body")).expect("valid");
         let message = |fault: JsonFault| fault.to_string();
         assert_eq!(
             object.number("cores", 10).map_err(message),

@@ -35,6 +35,8 @@ pub(in crate::host) struct Settings {
     pub(in crate::host) retention: Duration,
     /// How often is looked for what is older.
     pub(in crate::host) cleanup_interval: Duration,
+    /// Nodes that may be registered: whoever has their token could else make up names without end.
+    pub(in crate::host) most_nodes: usize,
     /// Told which tasks were removed, so that their files go too.
     pub(in crate::host) removed: std::sync::mpsc::Sender<Vec<TaskId>>,
 }

@@ -40,6 +40,11 @@ impl Core {
                 ),
             )));
         }
+        let most = self.settings.most_nodes;
+        if known.is_none() && self.nodes.len() >= most {
+            let why = format!("{most} nodes are registered, which is the most: forget those that are gone");
+            return Ok(Err(ActFault::new(503, why)));
+        }
         let same = known.map(|node| &node.record).filter(|record| record.instance == asked.instance);
         let record = NodeRecord {
             name: asked.name.clone(),

@@ -14,6 +14,10 @@ use super::action::{ActFault, Seen, Snapshot, What};
 use super::apply::Facts;
 use super::core::Core;
 
+/// Unknown tasks that are listed of one node: more than any lab has, and no more than can be shown. A node could else fill the memory
+/// with numbers that it makes up.
+const MOST_UNKNOWN: usize = 10_000;
+
 /// What is to be done about one report.
 struct Outcome {
     /// The Host has stored it, or knows better: the node need not say it again.
@@ -59,6 +63,9 @@ impl Core {
             self.take_absences(name, snapshot, now)?;
         }
         let Some(node) = self.nodes.get_mut(name) else { return Ok(Err(ActFault::new(404, "not registered"))) };
+        while unknown.len() > MOST_UNKNOWN {
+            unknown.pop_first();
+        }
         if *node.unknown != unknown {
             node.unknown = Arc::new(unknown);
             self.turn.nodes.insert(name.clone());

@@ -69,6 +69,7 @@ impl Bench {
             node_timeout: TIMEOUT,
             retention: Duration::from_secs(86_400),
             cleanup_interval: Duration::from_secs(10),
+            most_nodes: 20,
             removed: std::sync::mpsc::channel().0,
         };
         let (core, view) = Core::load(store, settings, self.now).expect("load");

@@ -7,6 +7,8 @@ mod binary;
 mod containers;
 mod docker;
 mod first;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::host) mod fuzz;
 mod owed;
 mod pack;
 mod tarballs;

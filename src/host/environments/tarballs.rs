@@ -8,16 +8,18 @@ use crate::archive::names;
 use crate::domain::ids::EnvName;
 use crate::sys::file;
 
-/// The times of the versions of each environment, the newest first. What no task can name is passed over.
+/// The times of the versions of each environment, the newest first. What no task can name is passed over, and so is what is no file:
+/// it must not stand for a version, or older ones would go in its favour.
 ///
 /// # Errors
 /// The folder cannot be read.
 pub(super) fn versions(folder: &Path) -> io::Result<BTreeMap<EnvName, Vec<u64>>> {
     let mut all: BTreeMap<EnvName, Vec<u64>> = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
-        let file = entry?.file_name();
-        if let Some((name, version)) = file.to_str().and_then(names::split)
+        let entry = entry?;
+        if let Some((name, version)) = entry.file_name().to_str().and_then(names::split)
             && let Ok(name) = name.parse()
+            && std::fs::metadata(entry.path()).is_ok_and(|file| file.is_file())
         {
             all.entry(name).or_default().push(version);
         }

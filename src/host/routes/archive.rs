@@ -6,8 +6,8 @@ use crate::net::http::{Head, Reply};
 use super::super::engine::ActFault;
 use super::Api;
 
-/// What is read and sent at once.
-const PART: usize = 256 << 10;
+/// What is read and sent at once. A thousand readers that do not read may each hold so much.
+const PART: usize = 64 << 10;
 /// How long the whole answer to a question without an offset is, in bytes.
 const LENGTH: &str = "hakuriver-length";
 

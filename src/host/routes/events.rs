@@ -19,8 +19,8 @@ use super::super::signal::Woken;
 use super::super::view::View;
 use super::{Api, unreadable};
 
-/// How many are read at once.
-const CHUNK: u32 = 1_000;
+/// How many are looked up and sent at once: a client that does not read holds so many, and there may be a thousand of them.
+const CHUNK: u32 = 200;
 /// After this much silence a comment is sent: so both sides see a connection that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -75,15 +75,16 @@ fn stream(
         // Read before the rows: what is stored in between is then seen as a change.
         let seen = view.events.number();
         if seen > since {
-            let (rows, last) = match view.recent.after(since, filter) {
+            let (rows, last) = match view.recent.after(since, filter, CHUNK as usize) {
                 Some(found) => found,
                 None => {
                     readers.events_after(since, CHUNK, filter).map_err(|fault| io::Error::other(fault.to_string()))?
                 }
             };
-            if !rows.is_empty() {
-                let mut text = String::new();
-                rows.iter().for_each(|row| push(&mut text, row));
+            let mut text = String::new();
+            rows.iter().for_each(|row| push(&mut text, row));
+            drop(rows);
+            if !text.is_empty() {
                 out.write_all(text.as_bytes())?;
             }
             if last > since {

@@ -3,6 +3,8 @@
 mod archive;
 mod environments;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::host) mod fuzz;
 mod lists;
 mod metrics;
 mod nodes;

@@ -34,7 +34,7 @@ impl Api {
     ) -> Result<Reply, ActFault> {
         let name = node_name(name)?;
         self.check_session(&name, head.query("session").unwrap_or_default())?;
-        let offset = number(head, "offset")?.ok_or_else(|| ActFault::new(422, "field 'offset': it is missing"))?;
+        let offset = offset(head)?.ok_or_else(|| ActFault::new(422, "field 'offset': it is missing"))?;
         let have = self.take_chunk(&name, task, attempt, stream, offset, body)?.map_err(|fault| {
             let status = match &fault {
                 OutputFault::Full(_) => 507,
@@ -131,7 +131,7 @@ impl Api {
             return Err(ActFault::new(400, why));
         }
         let range = Range {
-            offset: number(head, "offset")?.unwrap_or(0),
+            offset: offset(head)?.unwrap_or(0),
             lines: number(head, "tail")?,
             follow: match head.query("follow") {
                 None | Some("0" | "false") => false,
@@ -204,6 +204,18 @@ fn missing(task: &Task, stream: Stream, total: Option<u64>, arrived: u64) -> Opt
 
 fn have_of(task: TaskId, attempt: Attempt, stream: Stream, have: u64) -> OutputHave {
     OutputHave { task_id: task.to_string(), attempt: attempt.0, stream: stream.word().to_owned(), have }
+}
+
+/// No file is as long, in bytes. Near the end of its type the kernel refuses to look there, in the middle of an answer.
+const FARTHEST: u64 = 1 << 62;
+
+fn offset(head: &Head) -> Result<Option<u64>, ActFault> {
+    match number(head, "offset")? {
+        Some(offset) if offset >= FARTHEST => {
+            Err(ActFault::new(422, format!("field 'offset': expected a number of bytes below {FARTHEST}")))
+        }
+        offset => Ok(offset),
+    }
 }
 
 fn number(head: &Head, name: &str) -> Result<Option<u64>, ActFault> {

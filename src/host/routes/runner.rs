@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use crate::api::json::{self, JsonFault};
 use crate::api::node::{
-    ConditionsWire, Heartbeat, HeartbeatAnswer, InventoryWire, Observed, ObservedAnswer, ObservedTask, Register,
+    ConditionsWire, Heartbeat, HeartbeatAnswer, InventoryWire, NodeEnvironment, Observed, ObservedAnswer, ObservedTask,
+    Register,
 };
+use crate::api::public::GpuRow;
 use crate::domain::cpuset::CpuSet;
 use crate::domain::ids::{Attempt, GpuId, NumaId};
 use crate::domain::node::{Conditions, Gpu, Inventory, NumaNode};
@@ -27,6 +29,11 @@ impl Api {
             None => head.peer.ip().to_canonical(),
             Some(text) => text.parse::<IpAddr>().map_err(|_| wrong("address", "an IP address"))?,
         };
+        let texts = [&asked.instance, &asked.machine_id, &asked.boot_id, &asked.version];
+        ["instance", "machine_id", "boot_id", "version"]
+            .into_iter()
+            .zip(texts)
+            .try_for_each(|(field, text)| word(field, text))?;
         let registration = Registration {
             name: asked.hostname.parse().map_err(|fault| ActFault::new(422, format!("field 'hostname': {fault}")))?,
             instance: required("instance", asked.instance)?,
@@ -44,6 +51,7 @@ impl Api {
         let Heartbeat { session, usage, gpu_info, conditions, gpus_gone, environments } =
             json::decode(body).map_err(undecoded)?;
         let ConditionsWire { docker, systemd, memory_limit, freezer } = conditions;
+        figures(&gpu_info, &gpus_gone, &environments)?;
         let beat = Beat {
             session,
             figures: Figures { usage, gpus: gpu_info, environments },
@@ -100,16 +108,60 @@ fn required(field: &str, text: String) -> Result<String, ActFault> {
     if text.is_empty() { Err(wrong(field, "a text that is not empty")) } else { Ok(text) }
 }
 
+/// GPUs or NUMA nodes of a machine, and environments on one: more than there are anywhere.
+const MOST: usize = 4_096;
+/// Bytes of a name, an id or a version.
+const LONGEST_WORD: usize = 1_024;
+/// Bytes of what is told about a task: the rest of it is dropped.
+const LONGEST_TEXT: usize = 8_192;
+
+/// A node is trusted with tasks, and not with the Host's memory, its log and its database: what is kept of a text is bounded.
+fn word(field: &str, text: &str) -> Result<(), ActFault> {
+    if text.len() <= LONGEST_WORD { Ok(()) } else { Err(wrong(field, "at most 1024 bytes")) }
+}
+
+fn few(field: &str, count: usize) -> Result<(), ActFault> {
+    if count <= MOST { Ok(()) } else { Err(wrong(field, "at most 4096 items")) }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST_TEXT {
+        let end = (0..=LONGEST_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" …");
+    }
+    text
+}
+
+fn figures(gpus: &[GpuRow], gone: &[u32], environments: &[NodeEnvironment]) -> Result<(), ActFault> {
+    few("gpu_info", gpus.len())?;
+    few("gpus_gone", gone.len())?;
+    few("environments", environments.len())?;
+    let of_gpus = gpus.iter().flat_map(|gpu| [&gpu.name, &gpu.driver_version, &gpu.pci_bus_id]);
+    of_gpus.into_iter().try_for_each(|text| word("gpu_info", text))?;
+    let of_environments = environments.iter().flat_map(|known| [&known.name, &known.state]);
+    of_environments.into_iter().try_for_each(|text| word("environments", text))
+}
+
 fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
     let fault = |field: &str, why: String| ActFault::new(422, format!("field '{field}': {why}"));
-    // A CPU has one core. Each list alone is bounded, but a body holds a hundred thousand of them.
-    let mut left = CpuSet::MAX_ID as usize + 1;
+    few("numa", wire.numa.len())?;
+    few("gpus", wire.gpus.len())?;
+    wire.gpus.iter().try_for_each(|gpu| word("gpus", &gpu.uuid))?;
+    // A CPU has one core and one NUMA node. Each list alone is bounded, but a body holds a hundred thousand of them.
+    let most = CpuSet::MAX_ID as usize + 1;
+    let mut left = most;
     let siblings = |list: &String| -> Result<CpuSet, ActFault> {
         let list: CpuSet = list.parse().map_err(|why| fault("siblings", why))?;
         left = left.checked_sub(list.0.len()).ok_or_else(|| wrong("siblings", "each CPU in one list only"))?;
         Ok(list)
     };
+    let cores = || wire.numa.iter().flat_map(|node| &node.cores);
+    if cores().count() > most || cores().any(|cpu| *cpu > CpuSet::MAX_ID) {
+        return Err(wrong("numa", "each CPU in one NUMA node only, with a number below 65536"));
+    }
     Ok(Inventory {
+        siblings: wire.siblings.iter().map(siblings).collect::<Result<_, _>>()?,
         cpus: wire.cpus.parse().map_err(|why| fault("cpus", why))?,
         memory: wire.memory_bytes,
         numa: wire
@@ -126,7 +178,6 @@ fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
             .into_iter()
             .map(|gpu| Gpu { id: GpuId(gpu.id), uuid: gpu.uuid, numa: gpu.numa.map(NumaId) })
             .collect(),
-        siblings: wire.siblings.iter().map(siblings).collect::<Result<_, _>>()?,
     })
 }
 
@@ -135,7 +186,7 @@ const SIGNALS: i32 = 127;
 /// More attempts than any task comes to: what is counted on from here must not run over.
 const ATTEMPTS: u32 = 1 << 30;
 
-fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
+pub(super) fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
     if task.exit_signal.is_some_and(|signal| !(1..=SIGNALS).contains(&signal)) {
         return Err(wrong("exit_signal", &format!("a signal from 1 to {SIGNALS}")));
     }
@@ -143,9 +194,9 @@ fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
         return Err(wrong("attempt", &format!("a number below {ATTEMPTS}")));
     }
     let exit = Exit { code: task.exit_code, signal: task.exit_signal };
-    let message = task.reason;
+    let message = task.reason.map(shortened);
     let report = match (task.state.as_str(), message) {
-        ("starting", _) => Observation::Starting { progress: task.progress },
+        ("starting", _) => Observation::Starting { progress: task.progress.map(shortened) },
         ("running", _) => Observation::Running,
         ("paused", _) => Observation::Paused,
         ("completed", message) => {
@@ -182,7 +233,7 @@ fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
         completed_ms: task.completed_at.as_deref().and_then(clock::parse_rfc3339),
         stdout_bytes: task.stdout_bytes,
         stderr_bytes: task.stderr_bytes,
-        unit: task.unit,
+        unit: task.unit.map(shortened),
         ..facts(task.task_id, task.attempt, task.rev)?
     })
 }

@@ -18,8 +18,8 @@ use super::super::signal::Woken;
 use super::super::view::View;
 use super::unreadable;
 
-/// What is read and sent at once.
-const PART: usize = 256 << 10;
+/// What is read and sent at once. A thousand readers that do not read may each hold so much.
+const PART: usize = 64 << 10;
 /// How long bytes that are still to come after a task's end may stay away.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How often a client that waits is looked at: it may be gone.

@@ -64,6 +64,7 @@ impl Host {
             node_timeout: Duration::from_secs(30),
             retention: Duration::from_secs(86_400),
             cleanup_interval: Duration::from_secs(10),
+            most_nodes: 20,
             removed: std::sync::mpsc::channel().0,
         };
         let (engine, worker) = Engine::start(store, settings).expect("start");
@@ -399,6 +400,75 @@ fn garbage_from_a_runner_names_the_field() {
         ),
     );
     assert!(register.status == 422 && register.field("detail").contains("siblings"), "{register:?}");
+}
+
+#[test]
+fn what_nodes_tell_is_bounded_and_names_its_field() {
+    let host = Host::new();
+    let session = host.join();
+    let register = |version: &str, inventory: &str| {
+        let body = format!(
+            r#"{{"hostname":"n2","instance":"i","machine_id":"m","boot_id":"b","version":"{version}","address":null,"inventory":{inventory}}}"#
+        );
+        host.node("POST", "/register", &body)
+    };
+    let inventory = |numa: &str, gpus: &str| {
+        format!(r#"{{"cpus":"0-3","memory_bytes":8,"siblings":[],"numa":[{numa}],"gpus":[{gpus}]}}"#)
+    };
+    let cores = |cores: &str| format!(r#"{{"id":0,"cores":[{cores}],"memory_bytes":1}}"#);
+    let gpu = |uuid: &str| format!(r#"{{"id":0,"uuid":"{uuid}","numa":null}}"#);
+    let long = "x".repeat(1_025);
+    for (version, inventory, field) in [
+        (long.as_str(), inventory("", ""), "version"),
+        ("1", inventory(&cores("65536"), ""), "numa"),
+        ("1", inventory(&vec![cores("0,1,2,3"); 20_000].join(","), ""), "numa"),
+        ("1", inventory(&cores(&vec!["1"; 65_537].join(",")), ""), "numa"),
+        ("1", inventory("", &gpu(&long)), "gpus"),
+        ("1", inventory("", &vec![gpu("u"); 4_097].join(",")), "gpus"),
+    ] {
+        let got = register(version, &inventory);
+        assert!(got.status == 422 && got.field("detail").contains(field), "{field}: {got:?}");
+    }
+    assert_eq!(register("1", &inventory(&cores("0,1"), &gpu("u"))).status, 200);
+
+    let known =
+        |count: usize, name: &str| vec![format!(r#"{{"name":"{name}","version":1,"state":"ready"}}"#); count].join(",");
+    for (environments, status) in [(known(2, "e"), 200), (known(4_097, "e"), 422), (known(1, &long), 422)] {
+        let body = format!(
+            r#"{{"session":"{session}","usage":{{}},"gpu_info":[],"conditions":{{"docker":true,"systemd":true,"memory_limit":true,"freezer":true}},"environments":[{environments}]}}"#
+        );
+        assert_eq!(host.node("PUT", "/heartbeat/n1", &body).status, status);
+    }
+
+    let body = r#"{"command":"true","container_name":"NULL"}"#;
+    let id = host.user("POST", "/submit", body).field("task_ids");
+    let reason = "é".repeat(100_000);
+    let failed =
+        format!(r#"{{"task_id":"{id}","attempt":1,"rev":1,"state":"failed","reason":"{reason}","exit_code":1}}"#);
+    assert_eq!(host.observe(&session, false, &failed).status, 200);
+    let told = host.user("GET", &format!("/status/{id}"), "").field("error_message");
+    assert!(told.len() < 9_000 && told.starts_with("éé") && told.ends_with("é …"), "{} bytes", told.len());
+}
+
+#[test]
+fn an_offset_that_no_file_has_is_refused_before_an_answer_begins() {
+    let host = Host::new();
+    let session = host.join();
+    let body = r#"{"command":"true","container_name":"NULL"}"#;
+    let id = host.user("POST", "/submit", body).field("task_ids");
+    for stream in ["stdout", "stderr"] {
+        for (offset, status) in [("0", 200), ("4611686018427387903", 200), ("4611686018427387904", 422)] {
+            let path = format!("/task/{id}/{stream}?follow=0&offset={offset}");
+            assert_eq!(host.user("GET", &path, "").status, status, "{path}");
+        }
+        for offset in ["9223372036854775808", "18446744073709551615", "18446744073709551616", "-1"] {
+            let got = host.user("GET", &format!("/task/{id}/{stream}?offset={offset}"), "");
+            assert!(got.status == 422 && got.field("detail").contains("offset"), "{offset}: {got:?}");
+        }
+        let path = format!("/runner/n1/output/{id}/1/{stream}?session={session}&offset=18446744073709551615");
+        let bytes = [("content-type", "application/octet-stream")];
+        assert_eq!(host.send("node", "PUT", &path, &bytes, "x").status, 422);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::bodies::{Bodies, SMALL, Share};
 use super::parse::{self, LONGEST_HEAD, Parsed, Whole};
 use super::server::Open;
 use super::{Handler, Limits, Reply};
@@ -31,6 +32,7 @@ enum After {
 struct Connection<'a> {
     socket: &'a TcpStream,
     limits: &'a Limits,
+    bodies: &'a Bodies,
     /// Bytes that were read and not yet used: the beginning of the next request.
     buffer: Vec<u8>,
     /// As it was last told to the kernel: a system call less a request.
@@ -38,8 +40,8 @@ struct Connection<'a> {
 }
 
 /// Serves requests until the client closes, errs, or is slower than the limits.
-pub(super) fn serve(open: &Open, peer: SocketAddr, handler: &dyn Handler, limits: &Limits) {
-    let mut connection = Connection { socket: &open.socket, limits, buffer: Vec::new(), read_timeout: None };
+pub(super) fn serve(open: &Open, peer: SocketAddr, handler: &dyn Handler, limits: &Limits, bodies: &Bodies) {
+    let mut connection = Connection { socket: &open.socket, limits, bodies, buffer: Vec::new(), read_timeout: None };
     let ready = open.socket.set_nodelay(true).and_then(|()| open.socket.set_write_timeout(Some(limits.write_time)));
     if ready.is_err() {
         return;
@@ -85,12 +87,18 @@ impl Connection<'_> {
             return Ok(After::Close);
         }
         let length = usize::try_from(whole.content_length).expect("not above the limit, which is a usize");
-        let body = self.read_body(length, whole.expects_continue)?;
+        let mut share = self.bodies.share();
+        let Some(body) = self.read_body(length, whole.expects_continue, &mut share)? else {
+            let what = "the Host holds as many large requests as it has room for: try again in a moment";
+            return self.refuse(Reply::error(503, what), &whole, manner);
+        };
         let reply = guarded(|| handler.handle(&whole.head, &body)).unwrap_or_else(|fault| fault);
         let _step = fault::step("answer", || fault::stable(&format!("{} {}", whole.head.method, whole.head.path)));
-        drop(body);
-        if matches!(reply, Reply::Full { .. }) {
-            open.answering();
+        drop((body, share));
+        match &reply {
+            Reply::Full { .. } => open.answering(),
+            Reply::Stream { .. } => open.streaming(),
+            Reply::Upgrade { .. } => {}
         }
         self.answer(reply, &manner)
     }
@@ -157,7 +165,13 @@ impl Connection<'_> {
         got
     }
 
-    fn read_body(&mut self, length: usize, expects_continue: bool) -> io::Result<Vec<u8>> {
+    /// None: there is no room for it.
+    fn read_body(
+        &mut self,
+        length: usize,
+        expects_continue: bool,
+        share: &mut Share<'_>,
+    ) -> io::Result<Option<Vec<u8>>> {
         if expects_continue && self.buffer.len() < length {
             (&mut &*self.socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
@@ -167,12 +181,19 @@ impl Connection<'_> {
             if patience.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if self.read_block(patience, length - self.buffer.len())? == 0 {
+            let most = (length - self.buffer.len()).min(BLOCK);
+            // What is held is what has come, not what was announced.
+            if length > SMALL && !share.grow(most, self.limits.bodies) {
+                return Ok(None);
+            }
+            let got = self.read_block(patience, most)?;
+            if got == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            share.shrink(most - got);
         }
         let rest = self.buffer.split_off(length);
-        Ok(std::mem::replace(&mut self.buffer, rest))
+        Ok(Some(std::mem::replace(&mut self.buffer, rest)))
     }
 
     /// A refusal before the body was read: the connection can go on only where there is none.
@@ -191,7 +212,7 @@ impl Connection<'_> {
                 let mut head = status_line(status, content_type, manner);
                 head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
                 let sent: &[u8] = if manner.no_body { &[] } else { &body };
-                self.write_both(head.as_bytes(), sent)?;
+                self.write_all([head.as_bytes(), sent, &[]])?;
                 Ok(after)
             }
             Reply::Stream { status, content_type, headers, write } => {
@@ -222,23 +243,24 @@ impl Connection<'_> {
         }
     }
 
-    /// Writes head and body in one system call where the socket takes it, within a time that grows with the size.
-    fn write_both(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        let megabytes = u32::try_from(body.len() >> 20).unwrap_or(u32::MAX);
+    /// Writes the parts, in one system call where the socket takes them, within a time that grows with their size.
+    fn write_all(&self, parts: [&[u8]; 3]) -> io::Result<()> {
+        let mut left: usize = parts.iter().map(|part| part.len()).sum();
+        let megabytes = u32::try_from(left >> 20).unwrap_or(u32::MAX);
         let end = Instant::now() + self.limits.write_time.saturating_mul(megabytes.saturating_add(1));
-        let (mut head, mut body) = (head, body);
-        while !head.is_empty() || !body.is_empty() {
-            let n = match (&mut &*self.socket).write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+        let mut slices = parts.map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        while left > 0 {
+            let n = match (&mut &*self.socket).write_vectored(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => n,
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
                 Err(fault) => return Err(fault),
             };
-            let of_head = n.min(head.len());
-            head = &head[of_head..];
-            body = &body[n - of_head..];
+            IoSlice::advance_slices(&mut rest, n);
+            left -= n;
             // A reader of one byte a second makes progress, but must not hold a connection for ever.
-            if Instant::now() >= end && !(head.is_empty() && body.is_empty()) {
+            if Instant::now() >= end && left > 0 {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -281,9 +303,8 @@ impl Write for Chunks<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() {
             // An empty chunk would be the end.
-            let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-            chunk.extend_from_slice(bytes);
-            self.connection.write_both(&chunk, b"\r\n")?;
+            let length = format!("{:x}\r\n", bytes.len());
+            self.connection.write_all([length.as_bytes(), bytes, b"\r\n"])?;
         }
         Ok(bytes.len())
     }

@@ -1,6 +1,9 @@
 //! An HTTP/1.1 server for blocking handlers, bounded in everything: head, headers, body, connections, time.
 
+mod bodies;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod parse;
 mod server;
 
@@ -83,8 +86,11 @@ pub trait Handler: Send + Sync + 'static {
 /// The bounds of a server.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections; at the cap the oldest one without a request in progress is closed.
+    /// Open connections; at the cap the oldest one without a request in progress is closed, or else the oldest that is only being
+    /// answered.
     pub connections: usize,
+    /// Bytes of large bodies that are held at once, all together; one that would be more is refused with 503.
+    pub bodies: usize,
     /// For a whole head to arrive, from its first byte.
     pub head_time: Duration,
     /// For a whole body to arrive.
@@ -99,6 +105,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1_024,
+            bodies: 128 << 20,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(75),

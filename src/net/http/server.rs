@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bodies::Bodies;
 use super::{Handler, Limits, connection};
 use crate::sys::shutdown::Stop;
 use crate::sys::{socket, thread};
@@ -18,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// One open connection.
 pub(super) struct Open {
     pub(super) socket: TcpStream,
-    /// One of the four below. It leaves `IDLE` in one step: a request that was begun is never closed to make room for
+    /// One of the five below. It leaves `IDLE` in one step: a request that was begun is never closed to make room for
     /// others, and one whose connection was closed is never begun.
     state: AtomicU8,
 }
@@ -29,12 +30,18 @@ const IDLE: u8 = 0;
 const BUSY: u8 = 1;
 /// It is carried out, and its answer on the way: only the client is waited for.
 const ANSWERING: u8 = 2;
+/// The answer is written as it comes (events, output), for as long as the client likes: it goes on elsewhere from where it was.
+const STREAMING: u8 = 3;
 /// It had to make room.
-const CLOSED: u8 = 3;
+const CLOSED: u8 = 4;
 
 impl Open {
     fn new(socket: TcpStream) -> Self {
         Self { socket, state: AtomicU8::new(IDLE) }
+    }
+
+    fn is(&self, state: u8) -> bool {
+        self.state.load(Ordering::Relaxed) == state
     }
 
     fn step(&self, from: u8, to: u8) -> bool {
@@ -51,11 +58,14 @@ impl Open {
         self.step(BUSY, ANSWERING);
     }
 
+    /// The answer is a stream.
+    pub(super) fn streaming(&self) {
+        self.step(BUSY, STREAMING);
+    }
+
     /// The request, if there was one, is answered.
     pub(super) fn done(&self) {
-        if !self.step(ANSWERING, IDLE) {
-            self.step(BUSY, IDLE);
-        }
+        [ANSWERING, STREAMING, BUSY].into_iter().any(|state| self.step(state, IDLE));
     }
 
     /// Closes it if it is in that state; else false. Its thread reads the end and is gone.
@@ -68,70 +78,95 @@ impl Open {
     }
 }
 
-/// The open connections by age.
+/// The connections, and their threads.
 #[derive(Default)]
 struct Table {
-    inner: Mutex<(u64, BTreeMap<u64, Arc<Open>>)>,
+    inner: Mutex<Connections>,
     fewer: Condvar,
 }
 
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    /// The open ones by age.
+    open: BTreeMap<u64, Arc<Open>>,
+    /// Also of those that were closed, until they have seen it: a stream without news looks up every few seconds.
+    threads: usize,
+}
+
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Arc<Open>>)> {
+    fn lock(&self) -> MutexGuard<'_, Connections> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection; where there are `most` already, the oldest without a request in progress is closed. None if every
-    /// one of them is busy.
+    /// Adds a connection; where there are `most` already, the oldest is closed that can be spared. None if there is no such, or too
+    /// many have not seen for a while that they were closed.
     fn add(&self, socket: TcpStream, most: usize) -> Option<(u64, Arc<Open>)> {
-        let mut table = self.lock();
-        if table.1.len() >= most && !close_oldest(&mut table.1) {
+        let table = self.lock();
+        let waited = self.fewer.wait_timeout_while(table, PAUSE, |table| table.threads >= 2 * most);
+        let (mut table, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() || (table.open.len() >= most && !close_oldest(&mut table.open)) {
             return None;
         }
-        let number = table.0;
-        table.0 += 1;
+        let number = table.next;
+        table.next += 1;
+        table.threads += 1;
         let open = Arc::new(Open::new(socket));
-        table.1.insert(number, Arc::clone(&open));
+        table.open.insert(number, Arc::clone(&open));
         Some((number, open))
     }
 
     fn remove(&self, number: u64) {
-        self.lock().1.remove(&number);
+        let mut table = self.lock();
+        table.open.remove(&number);
+        table.threads -= 1;
+        drop(table);
         self.fewer.notify_all();
     }
 
-    /// Closes the oldest connection without a request in progress, and waits until one is gone with its descriptor: at once,
+    /// Closes the oldest connection that can be spared, and waits until one is gone with its descriptor: at once,
     /// not after a pause, or a flood of idle connections would let in twenty clients a second.
     fn make_room(&self) {
         let mut table = self.lock();
-        close_oldest(&mut table.1);
+        close_oldest(&mut table.open);
         drop(self.fewer.wait_timeout(table, PAUSE));
     }
 
     /// Closes the idle ones now, and the busy ones when their grace is over.
     fn end(&self) {
         let mut table = self.lock();
-        for open in table.1.values() {
+        for open in table.open.values() {
             // A busy one still writes its answer; its next read is at the end.
             drop(open.socket.shutdown(Shutdown::Read));
         }
         let end = Instant::now() + GRACE;
-        while !table.1.is_empty() {
+        while !table.open.is_empty() {
             let rest = end.saturating_duration_since(Instant::now());
             if rest.is_zero() {
                 break;
             }
             table = self.fewer.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
-        for open in table.1.values() {
+        for open in table.open.values() {
             drop(open.socket.shutdown(Shutdown::Both));
         }
     }
 }
 
-/// The oldest without a request in progress; where there is none, the oldest whose client has only to read its answer:
-/// by not reading, strangers could else keep everyone out.
+/// Of those without a request in progress one in so many is spared as long as there is another way, the youngest: they have just come,
+/// and are about to ask.
+const SPARED: usize = 16;
+
+/// The oldest without a request in progress; where there is none, the oldest whose client has only to read its answer; then the oldest
+/// stream. By not reading, or by listening, some could else keep everyone out, and nodes would count as silent.
 fn close_oldest(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
-    let oldest = [IDLE, ANSWERING].into_iter().find_map(|state| open.iter().find(|(_, open)| open.close_if(state)));
+    let idle = open.values().filter(|open| open.is(IDLE)).count();
+    let old = idle.saturating_sub(open.len() / SPARED);
+    let oldest = [(IDLE, old), (ANSWERING, usize::MAX), (STREAMING, usize::MAX), (IDLE, usize::MAX)]
+        .into_iter()
+        .find_map(|(state, most)| {
+            open.iter().filter(|(_, open)| open.is(state)).take(most).find(|(_, open)| open.close_if(state))
+        });
     let oldest = oldest.map(|(number, _)| *number);
     oldest.is_some_and(|number| open.remove(&number).is_some())
 }
@@ -140,6 +175,7 @@ fn close_oldest(open: &mut BTreeMap<u64, Arc<Open>>) -> bool {
 pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, stop: &Stop) {
     let table = Arc::new(Table::default());
     let limits = Arc::new(limits);
+    let bodies = Arc::new(Bodies::default());
     let mut complained: Option<Instant> = None;
     let mut complain = |what: &str| {
         if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
@@ -161,12 +197,13 @@ pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, s
             complain(&format!("{} requests are in progress: a new connection is refused", limits.connections));
             continue;
         };
-        let (table_of_thread, handler, limits) = (Arc::clone(&table), Arc::clone(&handler), Arc::clone(&limits));
+        let (table_of_thread, handler) = (Arc::clone(&table), Arc::clone(&handler));
+        let (limits, bodies) = (Arc::clone(&limits), Arc::clone(&bodies));
         let started = thread::spawn("http", move || {
             // Also when it panics, the place in the table is given back: after the descriptor, as locals go in reverse order.
             let _place = Place { table: table_of_thread, number };
             let open = open;
-            connection::serve(&open, peer, handler.as_ref(), &limits);
+            connection::serve(&open, peer, handler.as_ref(), &limits, &bodies);
         });
         if let Err(fault) = started {
             complain(&format!("no thread for a connection: {fault}"));

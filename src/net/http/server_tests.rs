@@ -321,6 +321,70 @@ fn at_the_cap_a_reader_that_stalls_goes_where_nobody_is_idle() {
 }
 
 #[test]
+fn bodies_that_would_be_too_much_together_are_refused_one_by_one() {
+    let server = Server::start(Limits { bodies: 300_000, ..Limits::default() });
+    let send = |path: &str| {
+        let mut socket = server.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 280000\r\n\r\n");
+        socket.write_all(head.as_bytes()).expect("room in the socket");
+        socket.write_all(&[b'a'; 280_000]).expect("it is read, and dropped if it is refused");
+        socket
+    };
+    let answer = |mut socket: TcpStream| {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("no reset");
+        answer
+    };
+    // It has come, and is being worked on.
+    let held = send("/slow");
+    let end = Instant::now() + Duration::from_secs(10);
+    while server.echo.slow.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < end, "it has not come within 10 s");
+        std::thread::yield_now();
+    }
+    let refused = answer(send("/"));
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(server.talk("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab").ends_with("ab"));
+    server.echo.slow.store(0, Ordering::SeqCst);
+    let done = answer(held);
+    assert!(done.starts_with("HTTP/1.1 200 "), "{done}");
+    // Its room is free again.
+    assert!(answer(send("/")).ends_with("aaa"), "it is read");
+}
+
+#[test]
+fn at_the_cap_listeners_make_room_for_who_asks() {
+    let server = Server::start(Limits { connections: 2, ..Limits::default() });
+    let mut streams: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut socket = server.connect();
+            socket.write_all(b"GET /endless HTTP/1.1\r\n\r\n").expect("room in the socket");
+            socket.read_exact(&mut [0; 64]).expect("it streams");
+            socket
+        })
+        .collect();
+    for _ in 0..3 {
+        let answer = server.talk("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    // The oldest went, and the others did not.
+    let mut rest = Vec::new();
+    let _reset = streams[0].read_to_end(&mut rest);
+    streams[1].read_exact(&mut vec![0; 1 << 20]).expect("it goes on");
+}
+
+#[test]
+fn closed_connections_whose_threads_have_not_seen_it_are_not_without_number() {
+    let table = Table::default();
+    let server = Server::start(Limits::default());
+    let held: Vec<_> = (0..6).map(|_| table.add(server.connect(), 3)).collect();
+    assert!(held.iter().all(Option::is_some), "the oldest three were closed");
+    assert!(table.add(server.connect(), 3).is_none(), "and still have their threads");
+    table.remove(0);
+    assert!(table.add(server.connect(), 3).is_some());
+}
+
+#[test]
 fn a_request_is_begun_or_its_connection_closed_never_both() {
     let open = Open::new(Server::start(Limits::default()).connect());
     assert!(open.begin() && !open.close_if(IDLE) && !open.close_if(ANSWERING), "in progress");
@@ -330,6 +394,12 @@ fn a_request_is_begun_or_its_connection_closed_never_both() {
     assert!(open.close_if(IDLE) && !open.begin(), "closed");
     open.done();
     assert!(!open.begin(), "closed for good");
+    let open = Open::new(Server::start(Limits::default()).connect());
+    open.begin();
+    open.streaming();
+    assert!(!open.close_if(IDLE) && !open.close_if(ANSWERING), "a stream");
+    open.done();
+    assert!(open.begin(), "its next request");
 }
 
 #[test]

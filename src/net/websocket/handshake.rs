@@ -59,7 +59,7 @@ pub fn accept(head: &Head, largest: usize, take: impl FnOnce(Socket) + Send + 's
 }
 
 /// The key's answer, if the request is right.
-fn answer_to(head: &Head) -> Result<String, (u16, String)> {
+pub(super) fn answer_to(head: &Head) -> Result<String, (u16, String)> {
     let names = |header: &str, wanted: &str| {
         head.headers
             .iter()
@@ -154,7 +154,7 @@ fn read_answer(stream: &mut TcpStream, accepted: &str, end: Instant) -> Result<V
 
 /// What the bytes at hand are.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Partial,
     /// A WebSocket, after so many bytes.
     Granted(usize),
@@ -166,7 +166,7 @@ enum Answer {
     Foreign,
 }
 
-fn parse(bytes: &[u8], accepted: &str) -> Answer {
+pub(super) fn parse(bytes: &[u8], accepted: &str) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {

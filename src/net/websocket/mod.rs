@@ -4,6 +4,8 @@
 //! descriptor among others, so one thread serves a terminal and its connection, and what is not taken on one side is not read on
 //! the other.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handshake;
 
 use std::fmt;

@@ -13,9 +13,13 @@ use crate::api::json;
 use crate::domain::ids::Attempt;
 use crate::runner::supervise::box_file;
 
-/// The template for `docker inspect --format`: one line of JSON a container, with what [`inspected`] reads and no more.
+/// The template for `docker inspect --format`: one line of JSON a container, with what [`inspected`] reads and no more. Of its labels
+/// ours alone: the others come from the image, and an image with too many of them would make the whole answer unreadable.
 pub const INSPECT: &str = concat!(
-    r#"{"id":{{json .Id}},"state":{{json .State}},"labels":{{json .Config.Labels}},"#,
+    r#"{"id":{{json .Id}},"state":{{json .State}},"labels":{{with .Config.Labels}}{"#,
+    r#""hakuriver.cluster":{{json (index . "hakuriver.cluster")}},"hakuriver.node":{{json (index . "hakuriver.node")}},"#,
+    r#""hakuriver.task":{{json (index . "hakuriver.task")}},"hakuriver.attempt":{{json (index . "hakuriver.attempt")}},"#,
+    r#""hakuriver.kind":{{json (index . "hakuriver.kind")}}}{{else}}null{{end}},"#,
     r#""restart":{{json .HostConfig.RestartPolicy.Name}},"ports":{{json .HostConfig.PortBindings}},"#,
     r#""cpus":{{json .HostConfig.CpusetCpus}},"shares":{{json .HostConfig.CpuShares}},"mounts":{{json .Mounts}}}"#
 );
@@ -108,7 +112,7 @@ pub enum Glimpse {
 struct InspectLine {
     id: String,
     state: StateLine,
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, Option<String>>>,
     restart: String,
     ports: Option<BTreeMap<String, Option<Vec<PortLine>>>>,
     cpus: String,
@@ -154,17 +158,19 @@ pub fn inspected(stdout: &[u8], owner: &Owner) -> Result<Vec<Container>, String>
     let text = String::from_utf8_lossy(stdout);
     let mut containers = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let line: InspectLine = json::decode(line.as_bytes())
+        let mut line: InspectLine = json::decode(line.as_bytes())
             .map_err(|fault| format!("docker inspect printed what this program cannot read: {fault}"))?;
-        if line.labels.as_ref().is_some_and(|labels| is_ours(labels, owner)) {
-            containers.extend(container(line));
+        let labels = line.labels.take().unwrap_or_default();
+        let labels = labels.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        if is_ours(&labels, owner) {
+            containers.extend(container(line, &labels));
         }
     }
     Ok(containers)
 }
 
-fn container(line: InspectLine) -> Option<Container> {
-    let labels = labels(&line.labels?)?;
+fn container(line: InspectLine, all: &BTreeMap<String, String>) -> Option<Container> {
+    let labels = labels(all)?;
     let finished_at = moment(line.state.finished_at);
     let code = i32::try_from(line.state.exit_code).unwrap_or(255);
     let state = match line.state.status.as_str() {
@@ -178,7 +184,9 @@ fn container(line: InspectLine) -> Option<Container> {
     };
     let published = line.ports.and_then(|mut ports| ports.remove("22/tcp").flatten()).and_then(|bindings| {
         let binding = bindings.into_iter().next()?;
-        Some((binding.host_ip, binding.host_port.parse().ok()?))
+        // 0 is asked for, never given: no tunnel leads there.
+        let port = binding.host_port.parse().ok().filter(|port| *port > 0)?;
+        Some((binding.host_ip, port))
     });
     let binary = line
         .mounts

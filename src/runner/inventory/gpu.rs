@@ -1,5 +1,8 @@
 //! GPUs, as `nvidia-smi` tells them.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -166,9 +169,17 @@ fn read(root: &Path) -> Result<Vec<Reading>, CommandFault> {
     Ok(readings)
 }
 
-/// One line a GPU, values separated by `, `. Lines of another form (warnings, a lost device) are left out.
+/// One line a GPU, values separated by `, `. Lines of another form (warnings, a lost device) are left out, and so is what is told of
+/// one GPU or one number a second time: two tasks would get the same.
 fn parse(csv: &str) -> Vec<Reading> {
-    csv.lines().filter_map(parse_line).collect()
+    let mut readings: Vec<Reading> = Vec::new();
+    for reading in csv.lines().filter_map(parse_line) {
+        let is_told = |known: &Reading| known.uuid == reading.uuid || known.row.gpu_id == reading.row.gpu_id;
+        if !readings.iter().any(is_told) {
+            readings.push(reading);
+        }
+    }
+    readings
 }
 
 fn parse_line(line: &str) -> Option<Reading> {
@@ -291,6 +302,14 @@ Unable to determine the device handle for GPU0000:4E:00.0: GPU is lost.  Reboot 
         assert_eq!((row.gpu_utilization, row.mem_utilization, row.fan_speed), (-1, -1, -1));
         assert_eq!((row.memory_total_mib, row.power_usage_mw), (81_920, 254_700));
         assert_eq!((gpus[1].row.fan_speed, gpus[3].row.power_usage_mw), (-1, -1));
+    }
+
+    #[test]
+    fn a_gpu_that_is_told_of_twice_is_one() {
+        let again = TWO.lines().next().expect("a line").replace("0, GPU-", "7, GPU-");
+        let number = TWO.lines().next().expect("a line").replace("GPU-9d8e", "GPU-0000");
+        let gpus = parse(&format!("{TWO}{again}\n{number}\n"));
+        assert_eq!(gpus.iter().map(|gpu| gpu.row.gpu_id).collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]

@@ -22,3 +22,32 @@ fn an_inventory_that_could_not_be_stored_opens_no_node() {
     let task = bench.task(id);
     assert_eq!((task.standing.state, task.standing.attempt), (State::Assigning, Attempt::FIRST));
 }
+
+#[test]
+fn numbers_that_a_node_makes_up_do_not_fill_the_memory() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    for round in 0..6 {
+        let first = round * 4_000;
+        let seen = (first..first + 4_000).map(|id| {
+            let id = TaskId::from_u64(1_000_000 + id);
+            Seen { what: What::Unknown, ..seen(id, 1, Observation::Running) }
+        });
+        bench.observe("n1", &session, false, seen.collect());
+    }
+    let listed = bench.unknown("n1");
+    assert_eq!((listed.len(), listed.last()), (10_000, Some(&1_023_999)), "the newest are listed");
+    bench.observe("n1", &session, true, Vec::new());
+    assert!(bench.unknown("n1").is_empty());
+}
+
+#[test]
+fn names_that_somebody_makes_up_do_not_fill_the_memory() {
+    let mut bench = Bench::new();
+    for number in 0..20 {
+        bench.register(&format!("n{number}"), "instance", "machine").expect("there is room");
+    }
+    let full = bench.register("one-more", "instance", "machine").expect_err("full");
+    assert!(full.status == 503 && full.detail.contains("forget"), "{full:?}");
+    bench.register("n7", "another", "machine").expect("those that are known come again");
+}

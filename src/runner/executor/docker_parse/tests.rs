@@ -46,6 +46,23 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
 }
 
 #[test]
+fn the_template_asks_for_the_labels_that_are_read_and_no_others() {
+    for label in [CLUSTER, NODE, TASK, ATTEMPT, KIND] {
+        assert_eq!(INSPECT.matches(label).count(), 2, "{label}");
+    }
+    assert!(!INSPECT.contains("json .Config.Labels"));
+    let nobodys = PAUSED.replace(r#""hakuriver.task":"42""#, r#""hakuriver.task":null"#);
+    assert_eq!(inspected(nobodys.as_bytes(), &owner()).expect("readable"), []);
+}
+
+#[test]
+fn port_0_is_where_nobody_listens() {
+    let text = PAUSED.replace("30001", "0");
+    let found = inspected(text.as_bytes(), &owner()).expect("readable");
+    assert_eq!(found[0].published, None);
+}
+
+#[test]
 fn foreign_labels_are_passed_over_and_foreign_output_is_an_error() {
     let foreign = PAUSED.replace("\"hakuriver.task\":\"42\"", "\"hakuriver.task\":\"x\"");
     assert_eq!(inspected(foreign.as_bytes(), &owner()), Ok(Vec::new()));

@@ -6,6 +6,9 @@
 
 #![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
