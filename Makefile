@@ -1,12 +1,13 @@
 # What a developer and the CI call. Every target that needs Docker sets it up first (scripts/setup.sh), as root on Debian.
-.PHONY: build check test fuzz demo bench install clean help
+.PHONY: build check test torture fuzz demo bench install clean help
 
 PREFIX = /usr/local
 BINARY = target/x86_64-unknown-linux-gnu/release/hakuriver
 TEST_THREADS = 4
+# How long each part of `make torture` goes on, and each target of `make fuzz`.
+MINUTES = 3
 # What is tested has places at which it can be made to die; what is built has none.
 FAULT_POINTS = --features fault-points
-MINUTES = 1
 # rustup's own place, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -14,7 +15,8 @@ help:
 	@echo 'make build            the static release binary: $(BINARY)'
 	@echo 'make check            formatting, lints, the floors of the house'
 	@echo 'make test             everything: check, unit tests, and the whole system on real Docker'
-	@echo 'make fuzz MINUTES=    made-up inputs for every reader of foreign bytes, so long for each (default $(MINUTES))'
+	@echo 'make torture MINUTES= faults without end: first in a simulated cluster, then in a real one (each $(MINUTES))'
+	@echo 'make fuzz MINUTES=    made-up inputs for every reader of foreign bytes (each $(MINUTES))'
 	@echo 'make demo             a VPS from submit to ssh, command by command'
 	@echo 'make bench            speed and size, each figure beside its reference; target/bench.json'
 	@echo 'make install PREFIX=  the binary and its hakuriver.* links (default $(PREFIX))'
@@ -37,6 +39,12 @@ test: check build
 	@scripts/systemd-image.sh
 	cargo test --locked --quiet $(FAULT_POINTS) --lib --bins
 	cargo test --locked $(FAULT_POINTS) --test it -- --test-threads=$(TEST_THREADS)
+
+torture: build
+	@scripts/setup.sh test
+	@scripts/test-image.sh
+	HAKURIVER_MODEL_MINUTES=$(MINUTES) cargo test --locked --quiet $(FAULT_POINTS) --lib model:: -- --nocapture
+	MINUTES=$(MINUTES) cargo test --locked $(FAULT_POINTS) --test torture
 
 fuzz:
 	@scripts/setup.sh fuzz

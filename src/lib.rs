@@ -13,6 +13,8 @@ pub mod domain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod host;
+#[cfg(test)]
+mod model;
 pub mod net;
 pub mod runner;
 pub mod store;

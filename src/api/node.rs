@@ -242,6 +242,9 @@ pub struct DesiredTask {
     /// is no change of the list: who follows the list has the task, and knows.
     #[nserde(default)]
     pub seen: bool,
+    /// It is not to be started yet: what is there is to be told first.
+    #[nserde(default)]
+    pub no_start: bool,
     pub spec: OrderSpec,
 }
 

@@ -12,6 +12,8 @@ pub struct Desired {
     pub want: Want,
     /// It was seen on this node: where it is not here, it is gone, and not started a second time.
     pub seen: bool,
+    /// Where it is not here, it is not to be started yet.
+    pub no_start: bool,
 }
 
 /// What the node has of one task.
@@ -68,6 +70,8 @@ pub fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Optio
         },
         (Some(desired), None) => match desired.want {
             Want::Run | Want::Pause if desired.seen => Some(Action::ReportGone(id, desired.attempt)),
+            // What an earlier Runner has begun may still be found here: the node's inventory comes first.
+            Want::Run | Want::Pause if desired.no_start => None,
             Want::Run | Want::Pause => Some(Action::Start(id, desired.attempt)),
             Want::Stop => Some(Action::ReportGone(id, desired.attempt)),
         },
@@ -107,7 +111,8 @@ mod tests {
     const PHASES: [Phase; 6] = [STARTING, Phase::Running, Phase::Paused, Phase::Stopping, ENDED, RECEIVED];
 
     fn one(desired: Option<(u32, Want)>, had: Option<(u32, Phase)>) -> Option<Action> {
-        let desired = desired.map(|(attempt, want)| Desired { attempt: Attempt(attempt), want, seen: false });
+        let desired =
+            desired.map(|(attempt, want)| Desired { attempt: Attempt(attempt), want, seen: false, no_start: false });
         let had = had.map(|(attempt, phase)| Had { attempt: Attempt(attempt), phase });
         action(ID, desired.as_ref(), had.as_ref())
     }
@@ -121,12 +126,23 @@ mod tests {
 
     #[test]
     fn what_was_seen_here_is_never_started_a_second_time() {
-        for want in [Want::Run, Want::Pause, Want::Stop] {
-            let desired = Desired { attempt: Attempt(3), want, seen: true };
+        for (want, no_start) in [Want::Run, Want::Pause, Want::Stop].into_iter().zip([false, true].into_iter().cycle())
+        {
+            let desired = Desired { attempt: Attempt(3), want, seen: true, no_start };
             assert_eq!(action(ID, Some(&desired), None), Some(Action::ReportGone(ID, Attempt(3))), "{want:?}");
             let had = Had { attempt: Attempt(3), phase: Phase::Starting };
             let stop = (want == Want::Stop).then_some(Action::Stop(ID));
             assert_eq!(action(ID, Some(&desired), Some(&had)), stop, "what is here goes its way");
+        }
+    }
+
+    #[test]
+    fn before_the_inventory_nothing_is_started() {
+        for (want, expected) in
+            [(Want::Run, None), (Want::Pause, None), (Want::Stop, Some(Action::ReportGone(ID, Attempt(3))))]
+        {
+            let desired = Desired { attempt: Attempt(3), want, seen: false, no_start: true };
+            assert_eq!(action(ID, Some(&desired), None), expected, "{want:?}");
         }
     }
 

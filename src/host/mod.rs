@@ -26,6 +26,8 @@ mod tunnel;
 mod view;
 
 pub use backup::{back_up, restore};
+#[cfg(test)]
+pub(crate) use engine::simulated;
 
 /// The Host is ready: where it listens.
 #[derive(Clone, Debug)]

@@ -17,14 +17,14 @@ use super::home::Home;
 use super::message::{Message, Next};
 use super::node::Node;
 use super::observed::{Absent, Outbox, row};
-use super::order::Wanted;
+use super::order::{Order, Wanted};
 use super::output::Outputs;
 use super::record::Record;
 use super::supervisor::Supervisor;
 use super::work::{Job, Work};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::sys::shutdown::Stop;
-use crate::sys::thread;
+use crate::sys::{clock, thread};
 use crate::warning;
 use task::{Running, Task, fell_short, kind, takes_cores};
 use tasks::Tasks;
@@ -122,7 +122,7 @@ impl Agent {
         loop {
             let message = match self.next_timer() {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
+                Some(due) => inbox.recv_timeout(due.saturating_duration_since(clock::now())),
             };
             match message {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -137,12 +137,24 @@ impl Agent {
                     Err(_) => break,
                 }
             }
-            self.reconcile();
-            // What was begun just now may be what the inventory lacked; and then more may be begun.
-            if !self.whole && self.allow_complete() {
-                self.reconcile();
-            }
+            self.turn();
         }
+    }
+
+    /// Does what follows from all that was heard.
+    fn turn(&mut self) {
+        self.reconcile();
+        // What was begun just now may be what the inventory lacked; and then more may be begun.
+        if !self.whole && self.allow_complete() {
+            self.reconcile();
+        }
+    }
+
+    /// One turn, with these messages.
+    #[cfg(test)]
+    pub(crate) fn hear_all(&mut self, messages: impl IntoIterator<Item = Message>) {
+        messages.into_iter().for_each(|message| self.hear(message));
+        self.turn();
     }
 
     fn hear(&mut self, message: Message) {
@@ -219,7 +231,7 @@ impl Agent {
             self.outbox.remove(id);
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let Some(task) = self.tasks.get_mut(id) else { return };
         let kind = task.running.take().map(|running| running.kind);
         task.record = record;
@@ -251,12 +263,12 @@ impl Agent {
             tell: self.tell.clone(),
             outputs: Arc::clone(&self.outputs),
         };
-        match thread::spawn("task", move || work.run(job)) {
-            Ok(_) => task.running = Some(running),
+        match thread::detached("task", move || work.run(job)) {
+            Ok(()) => task.running = Some(running),
             Err(fault) => {
                 self.node.holdings.promise_over(id);
                 warning!("task {id} has to wait: no thread can be started: {fault}");
-                task.not_before = Some(Instant::now() + AGAIN);
+                task.not_before = Some(clock::now() + AGAIN);
             }
         }
     }
@@ -282,14 +294,18 @@ impl Agent {
     }
 
     /// An inventory is complete when Docker's truth was seen; or when this folder has served the cluster before, so that
-    /// its records are whole; or when everything that the Host expects here is here.
+    /// its records are whole; or when everything that the Host expects here, and the supervisor does not know, is here.
     /// True: it has become so.
     fn allow_complete(&mut self) -> bool {
         if self.whole {
             return false;
         }
         let cluster = &self.node.docker.owner().cluster;
-        let all_here = self.wanted.as_ref().is_some_and(|wanted| wanted.keys().all(|id| self.tasks.contains(*id)));
+        let is_supervised = |wanted: &Wanted| matches!(wanted.order, Ok(Order::OnNode(_)));
+        let all_here = self
+            .wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.iter().all(|(id, wanted)| is_supervised(wanted) || self.tasks.contains(*id)));
         if self.supervisor_heard && (self.truth || all_here || self.home.is_of(cluster)) {
             self.whole = true;
             self.tasks.touch_all();
@@ -302,7 +318,7 @@ impl Agent {
     }
 
     /// When something is to be done next without a message.
-    fn next_timer(&self) -> Option<Instant> {
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
         let is_free = |task: &&Task| task.running.is_none();
         let (ended, idle): (Vec<&Task>, Vec<&Task>) = self
             .tasks

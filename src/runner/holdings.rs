@@ -1,7 +1,9 @@
 //! What the tasks on this node hold: VPS ports, and cores of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+#[cfg(test)]
+use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use crate::domain::cpuset::CpuSet;
@@ -9,6 +11,7 @@ use crate::domain::ids::TaskId;
 use crate::domain::node::Inventory;
 use crate::domain::pinning::{PinRequest, Pinned, pin};
 use crate::sys::random;
+use crate::sys::socket::is_free;
 
 /// Shared by all operations, so that two of them never take the same.
 #[derive(Debug, Default)]
@@ -54,7 +57,7 @@ impl Holdings {
         let before = held.ports.remove(&task);
         // Another Runner on this machine may be after the same ports: going on from here, both would clash at each.
         let from = refused.map(|_| random_port(range)).or(before).or(held.next_port);
-        let free = |port: u16| TcpListener::bind(SocketAddr::new(address, port)).is_ok();
+        let free = |port: u16| is_free(SocketAddr::new(address, port));
         let port = candidates(range, from)
             .find(|port| Some(*port) != refused && !held.ports.values().any(|other| other == port) && free(*port))
             .ok_or_else(|| {

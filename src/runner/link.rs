@@ -137,13 +137,26 @@ impl Link {
     /// See [`LinkFault`].
     pub fn register(&self, register: &Register) -> Result<Registered, LinkFault> {
         let answer: Registered = self.call("POST", "/register", Some(register), CALL)?;
+        self.registered(&answer);
+        Ok(answer)
+    }
+
+    /// The Host has taken this node: the session begins, or goes on.
+    pub(crate) fn registered(&self, answer: &Registered) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.session = Session { id: answer.session.clone(), number: held.session.number + 1 };
         held.lost = false;
         held.epoch.clone_from(&answer.host_epoch);
         drop(held);
         self.changed.notify_all();
-        Ok(answer)
+    }
+
+    /// The session, and whether the Host has taken a heartbeat in it; None: there is none now.
+    #[cfg(test)]
+    pub(crate) fn session_now(&self) -> Option<(Session, bool)> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = !held.closed && !held.lost && held.session.number > 0;
+        is_there.then(|| (held.session.clone(), held.is_beaten()))
     }
 
     /// Waits for a session; None: closed.

@@ -127,18 +127,18 @@ struct Row {
 impl Outbox {
     /// The latest of a task, which is told at once.
     pub fn put(&self, task: TaskId, row: ObservedTask) {
-        self.put_at(task, row, Instant::now());
+        self.put_at(task, row, clock::now());
     }
 
     /// The same for what may be overtaken by something that matters more: it is told after a moment, if it is still the latest.
     pub fn put_soon(&self, task: TaskId, row: ObservedTask) {
-        self.put_at(task, row, Instant::now() + LINGER);
+        self.put_at(task, row, clock::now() + LINGER);
     }
 
     /// What was to wait a moment is told now.
     pub fn hurry(&self) {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = clock::now();
         let waiting: Vec<TaskId> =
             inner.due.iter().take_while(|(due, _)| *due <= now + LINGER).map(|(_, task)| *task).collect();
         for task in waiting {
@@ -196,27 +196,11 @@ impl Outbox {
             if inner.closed {
                 return None;
             }
-            let now = Instant::now();
-            let complete = inner.complete_due && inner.complete_allowed;
-            let first = inner.due.first().map(|(due, _)| *due);
-            if complete || first.is_some_and(|due| due <= now) {
-                // Ends that were to wait a moment go with what goes now.
-                let rides = |task: &TaskId| inner.rows.get(task).is_some_and(|row| row.task.completed_at.is_some());
-                let due = inner
-                    .due
-                    .iter()
-                    .take_while(|(due, _)| *due <= now + LINGER)
-                    .filter(|(due, task)| *due <= now || rides(task))
-                    .map(|(_, task)| *task);
-                let due: BTreeSet<TaskId> = if complete { inner.rows.keys().copied().collect() } else { due.collect() };
-                let rows = due.iter().filter_map(|task| Some((*task, inner.rows.get(task)?)));
-                let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (task, row.change))).unzip();
-                if complete {
-                    inner.complete_due = false;
-                }
-                return Some(Batch { complete, tasks, rows });
+            let now = clock::now();
+            if let Some(batch) = inner.batch(now) {
+                return Some(batch);
             }
-            inner = match first {
+            inner = match inner.due.first().map(|(due, _)| *due) {
                 None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => {
                     let wait = due.saturating_duration_since(now);
@@ -224,6 +208,12 @@ impl Outbox {
                 }
             };
         }
+    }
+
+    /// What is to be sent now, if anything is.
+    #[cfg(test)]
+    pub(crate) fn now(&self) -> Option<Batch> {
+        self.lock().batch(clock::now())
     }
 
     /// The Host took a batch, and has stored what it acknowledges. The answer is what that was, as far as it is still the
@@ -240,7 +230,7 @@ impl Outbox {
                 stored.push((*task, Attempt(row.task.attempt), *rev));
                 inner.is_due(*task, None);
             } else {
-                inner.is_due(*task, Some(Instant::now() + UNANSWERED));
+                inner.is_due(*task, Some(clock::now() + UNANSWERED));
             }
         }
         stored
@@ -260,6 +250,29 @@ impl Outbox {
 }
 
 impl Inner {
+    /// What is to be sent at this moment: everything, where the Host needs an inventory, or what is due.
+    fn batch(&mut self, now: Instant) -> Option<Batch> {
+        let complete = self.complete_due && self.complete_allowed;
+        if !complete && self.due.first().is_none_or(|(due, _)| *due > now) {
+            return None;
+        }
+        // Ends that were to wait a moment go with what goes now.
+        let rides = |task: &TaskId| self.rows.get(task).is_some_and(|row| row.task.completed_at.is_some());
+        let due = self
+            .due
+            .iter()
+            .take_while(|(due, _)| *due <= now + LINGER)
+            .filter(|(due, task)| *due <= now || rides(task))
+            .map(|(_, task)| *task);
+        let due: BTreeSet<TaskId> = if complete { self.rows.keys().copied().collect() } else { due.collect() };
+        let rows = due.iter().filter_map(|task| Some((*task, self.rows.get(task)?)));
+        let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (task, row.change))).unzip();
+        if complete {
+            self.complete_due = false;
+        }
+        Some(Batch { complete, tasks, rows })
+    }
+
     fn is_due(&mut self, task: TaskId, at: Option<Instant>) {
         let Some(row) = self.rows.get_mut(&task) else { return };
         if let Some(before) = std::mem::replace(&mut row.due, at) {

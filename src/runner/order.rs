@@ -15,6 +15,8 @@ pub struct Wanted {
     pub recalled: bool,
     /// It was here before.
     pub seen: bool,
+    /// Where it is not here, it is not to be started yet.
+    pub no_start: bool,
     /// `vps` or `command`.
     pub kind: String,
     /// Err: why this program cannot carry it out.
@@ -111,11 +113,9 @@ fn wanted_of(line: DesiredTask) -> Option<(TaskId, Wanted)> {
     let task = line.task_id.parse().ok()?;
     let recalled = line.want == RETURN;
     let want = if recalled { Want::Run } else { Want::from_word(&line.want)? };
-    let kind = line.spec.kind.clone();
-    Some((
-        task,
-        Wanted { attempt: Attempt(line.attempt), want, recalled, seen: line.seen, kind, order: order(line.spec) },
-    ))
+    let (kind, seen, no_start) = (line.spec.kind.clone(), line.seen, line.no_start);
+    let attempt = Attempt(line.attempt);
+    Some((task, Wanted { attempt, want, recalled, seen, no_start, kind, order: order(line.spec) }))
 }
 
 fn order(spec: OrderSpec) -> Result<Order, String> {
@@ -235,6 +235,7 @@ mod tests {
             attempt: 1,
             want: want.to_owned(),
             seen: false,
+            no_start: false,
             spec: spec(),
         };
         let tasks = vec![line("1", "run"), line("x", "run"), line("2", "dance"), line("3", "stop")];

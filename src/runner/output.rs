@@ -32,7 +32,7 @@ use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
 use crate::sys::inotify::{WatchId, Watcher};
 use crate::sys::shutdown::Stop;
-use crate::sys::thread;
+use crate::sys::{clock, thread};
 use crate::warning;
 
 /// So long a task has to run before its files are looked at.
@@ -87,6 +87,34 @@ impl Outputs {
         Ok(Arc::new(Self { shared }))
     }
 
+    /// Without the thread that ships: see [`Outputs::ship_all`].
+    #[cfg(test)]
+    pub(crate) fn to_a_test(tell: Sender<Message>) -> std::io::Result<Arc<Self>> {
+        let shared = Shared { inner: Mutex::default(), watcher: Watcher::new()?, tell: Mutex::new(tell) };
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+
+    /// The Host has all that there is of tasks that have ended.
+    #[cfg(test)]
+    pub(crate) fn ship_all(&self) {
+        let have: Vec<OutputHave> = self
+            .shared
+            .lock()
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.ended && !flow.is_settled())
+            .flat_map(|(task, flow)| {
+                flow.parts().into_iter().map(|part| OutputHave {
+                    task_id: task.to_string(),
+                    attempt: flow.attempt.0,
+                    stream: part.stream.word().to_owned(),
+                    have: part.offset + part.length as u64,
+                })
+            })
+            .collect();
+        self.received(&have);
+    }
+
     /// A task that writes (or wrote, before this Runner was started) to `place`. Told again, nothing changes.
     pub fn watch(&self, task: TaskId, attempt: Attempt, place: Place) {
         let mut inner = self.shared.lock();
@@ -95,7 +123,7 @@ impl Outputs {
         }
         inner.remove(task, &self.shared.watcher);
         inner.flows.insert(task, Flow::new(attempt, place));
-        inner.look_at(task, Instant::now() + MOMENT, &self.shared.watcher);
+        inner.look_at(task, clock::now() + MOMENT, &self.shared.watcher);
     }
 
     /// Nothing of it lives, so its files do not grow any more. The answer is for its report.
@@ -124,7 +152,7 @@ impl Outputs {
             self.shared.settle(&mut inner, task);
         } else {
             let wait = if rest <= LITTLE { REST_TIME } else { Duration::ZERO };
-            inner.look_at(task, Instant::now() + wait, &self.shared.watcher);
+            inner.look_at(task, clock::now() + wait, &self.shared.watcher);
         }
         totals
     }

@@ -47,6 +47,13 @@ impl Shells {
         Arc::new(Self { node, link, owner, stop, state: Mutex::default(), ended: Condvar::new() })
     }
 
+    /// In a test, where an earlier Runner has left nothing.
+    #[cfg(test)]
+    pub(crate) fn to_a_test(node: Arc<Node>, link: Arc<Link>, stop: Stop) -> Arc<Self> {
+        let owner = String::new();
+        Arc::new(Self { node, link, owner, stop, state: Mutex::default(), ended: Condvar::new() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

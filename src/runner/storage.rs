@@ -27,6 +27,10 @@ struct Shared {
 impl Looks {
     /// What `look` finds; None if it takes longer than 5 s, or those before it do.
     pub fn at<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        #[cfg(test)]
+        if crate::sys::simulated::world().is_some() {
+            return Some(look());
+        }
         let end = Instant::now() + PATIENCE;
         self.shared.begin(PATIENCE)?;
         let (send, receive) = mpsc::channel();

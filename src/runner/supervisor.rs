@@ -53,6 +53,42 @@ struct Asked {
     wake: Wake,
 }
 
+impl Asked {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<(u64, Ask)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is asked, but for what was asked before all was heard, which was told `told` times. (Who has never heard anything does
+    /// not mistake what was told since.)
+    fn take(&self, told: u64) -> Vec<Ask> {
+        let is_meant = |heard: u64| heard == 0 || heard == told;
+        self.queue().drain(..).filter(|(heard, _)| is_meant(*heard)).map(|(_, ask)| ask).collect()
+    }
+
+    fn has_start(&self) -> bool {
+        self.queue().iter().any(|(_, ask)| matches!(ask, Ask::Start(_)))
+    }
+}
+
+/// What is asked of a supervisor of the test's making.
+#[cfg(test)]
+pub(crate) struct Questions(Arc<Asked>);
+
+#[cfg(test)]
+impl Questions {
+    pub(crate) fn take(&self, told: u64) -> Vec<Ask> {
+        self.0.take(told)
+    }
+
+    pub(crate) fn has_start(&self) -> bool {
+        self.0.has_start()
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.queue().clear();
+    }
+}
+
 /// The thread's side.
 struct Line {
     asked: Arc<Asked>,
@@ -97,6 +133,13 @@ impl Supervisor {
         Ok(Self { asked })
     }
 
+    /// A line to a supervisor of the test's making.
+    #[cfg(test)]
+    pub(crate) fn to_a_test() -> (Self, Questions) {
+        let asked = Arc::new(Asked::default());
+        (Self { asked: Arc::clone(&asked) }, Questions(asked))
+    }
+
     /// All that there is was heard, for the time that it came with: what is asked from now on is meant for a supervisor that has that.
     pub fn heard(&self, time: u64) {
         self.asked.heard.store(time, Ordering::Release);
@@ -130,7 +173,7 @@ impl Supervisor {
     fn ask(&self, ask: Ask) {
         let _step = fault::step("ask", || verb(&ask).to_owned());
         let heard = self.asked.heard.load(Ordering::Acquire);
-        self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((heard, ask));
+        self.asked.queue().push_back((heard, ask));
         self.asked.wake.ring();
     }
 }
@@ -176,7 +219,7 @@ impl Line {
                     match self.talk(socket) {
                         Over::Stop => return,
                         Over::Broken(reason) => {
-                            self.queue().clear();
+                            self.asked.queue().clear();
                             try_anyway = true;
                             reason
                         }
@@ -195,28 +238,22 @@ impl Line {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<(u64, Ask)>> {
-        self.asked.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells all that there is. Err: the Runner ends.
     fn tell_all(&mut self, states: Vec<TaskState>) -> Result<(), SendError<Message>> {
         self.told += 1;
         self.tell.send(Message::Supervised { states, complete: Some(self.told) })
     }
 
-    /// Moves what is asked to what is to be sent, but for what was asked before all was heard. (Who has never heard anything does not
-    /// mistake what was told since.)
+    /// Moves what is asked to what is to be sent.
     fn take_asked(&self, outgoing: &mut Vec<u8>) {
-        let is_meant = |heard: u64| heard == 0 || heard == self.told;
-        for (_, ask) in self.queue().drain(..).filter(|(heard, _)| is_meant(*heard)) {
+        for ask in self.asked.take(self.told) {
             frame::put(outgoing, json::encode(&ask).as_bytes());
         }
     }
 
     /// Something is to be started, or an earlier one has something to tell.
     fn is_needed(&self) -> bool {
-        journal::is_there(&self.folder) || self.queue().iter().any(|(_, ask)| matches!(ask, Ask::Start(_)))
+        journal::is_there(&self.folder) || self.asked.has_start()
     }
 
     /// False: the Runner ends.

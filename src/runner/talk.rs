@@ -11,11 +11,12 @@ use super::inventory::usage::Sampler;
 use super::link::{Link, LinkFault, Session};
 use super::message::Message;
 use super::node::Node;
-use super::observed::Outbox;
-use super::order;
+use super::observed::{Batch, Outbox};
+use super::order::{self, News};
 use super::output::Outputs;
 use super::shells::Shells;
-use crate::api::node::{ConditionsWire, Heartbeat};
+use crate::api::node::{ConditionsWire, DesiredAnswer, Heartbeat, HeartbeatAnswer, ObservedAnswer};
+use crate::domain::ids::{Attempt, TaskId};
 use crate::sys::shutdown::Stop;
 use crate::{info, warning};
 
@@ -49,79 +50,153 @@ pub struct Talk {
 }
 
 /// The state of one conversation: a fault that repeats is logged once.
-struct Mood {
+pub(crate) struct Mood {
     what: &'static str,
     backoff: Backoff,
     fault: Option<LinkFault>,
 }
 
 impl Mood {
-    const fn new(what: &'static str) -> Self {
+    pub(crate) const fn new(what: &'static str) -> Self {
         Self { what, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), fault: None }
     }
 }
 
+/// The conversation about the Host's list: which version of it is here.
+pub(crate) struct Following {
+    mood: Mood,
+    version: String,
+    /// The registration in which that was told.
+    number: u64,
+}
+
+impl Default for Following {
+    fn default() -> Self {
+        Self { mood: Mood::new("its list"), version: String::new(), number: 0 }
+    }
+}
+
+impl Following {
+    /// The version to ask with; empty: the whole list is wanted.
+    pub(crate) fn version(&mut self, session: &Session) -> &str {
+        if session.number != self.number {
+            self.number = session.number;
+            self.version.clear();
+        }
+        &self.version
+    }
+
+    /// An answer, if there is anything new in it.
+    fn take(&mut self, answer: DesiredAnswer) -> Option<DesiredAnswer> {
+        if answer.version == self.version {
+            return None;
+        }
+        if answer.base.as_ref().is_some_and(|base| *base != self.version) {
+            // No difference to what is here: the whole list is asked for.
+            self.version.clear();
+            return None;
+        }
+        self.version.clone_from(&answer.version);
+        Some(answer)
+    }
+}
+
+/// The conversation about what is here.
+pub(crate) struct Reporting {
+    mood: Mood,
+    told_all: bool,
+}
+
+impl Default for Reporting {
+    fn default() -> Self {
+        Self { mood: Mood::new("reports"), told_all: false }
+    }
+}
+
+/// What the Host has stored: revision by revision.
+pub(crate) type Stored = (TaskId, Attempt, u64);
+
 impl Talk {
     /// Polls the Host's list, and gives each new one to the agent.
     pub fn poll(&self, tell: &Sender<Message>) {
-        let mut mood = Mood::new("its list");
-        let mut version = String::new();
-        let mut number = 0;
+        let mut following = Following::default();
         while let Some(session) = self.link.session() {
-            if session.number != number {
-                number = session.number;
-                version.clear();
+            let answer = self.link.desired(&session, following.version(&session), self.interval);
+            let (news, wait) = self.list_came(&mut following, &session, answer);
+            if news.is_some_and(|news| tell.send(Message::Desired(news)).is_err()) {
+                return;
             }
-            match self.link.desired(&session, &version, self.interval) {
-                Ok(mut answer) => {
-                    self.went_well(&mut mood, &answer.host_epoch);
-                    self.shells.open(&session, std::mem::take(&mut answer.shells));
-                    if answer.version == version {
-                        continue;
-                    }
-                    if answer.base.as_ref().is_some_and(|base| *base != version) {
-                        // No difference to what is here: the whole list is asked for.
-                        version.clear();
-                        continue;
-                    }
-                    version.clone_from(&answer.version);
+            self.pause(wait);
+        }
+    }
+
+    /// What follows from an answer to a poll: news for the agent, or a while to wait.
+    pub(crate) fn list_came(
+        &self,
+        following: &mut Following,
+        session: &Session,
+        answer: Result<DesiredAnswer, LinkFault>,
+    ) -> (Option<News>, Option<Duration>) {
+        match answer {
+            Ok(mut answer) => {
+                self.went_well(&mut following.mood, &answer.host_epoch);
+                self.shells.open(session, std::mem::take(&mut answer.shells));
+                let news = following.take(answer).map(|answer| {
                     let (news, odd) = order::read(answer);
                     odd.iter().for_each(|line| warning!("{line}"));
-                    if tell.send(Message::Desired(news)).is_err() {
-                        return;
-                    }
-                }
-                Err(fault) => self.went_badly(&mut mood, &session, fault),
+                    news
+                });
+                (news, None)
             }
+            Err(fault) => (None, self.went_badly(&mut following.mood, session, fault)),
         }
     }
 
     /// Reports what the Host has still to hear, until it has stored it.
     pub fn report(&self, tell: &Sender<Message>) {
-        let mut mood = Mood::new("reports");
-        let mut told_all = false;
+        let mut reporting = Reporting::default();
         // The first inventory opens this node for tasks: by then the Host is to know whether Docker answers.
         while let Some(session) = self.link.session_with_heartbeat() {
             let Some(batch) = self.outbox.next() else { return };
             let outputs = self.outputs.rests(batch.ended());
-            match self.link.observed(&session, batch.complete, batch.tasks.clone(), outputs) {
-                Ok(answer) => {
-                    self.outputs.received(&answer.outputs);
-                    let stored = self.outbox.taken(&batch, &answer.acknowledged);
-                    self.went_well(&mut mood, &answer.host_epoch);
-                    if batch.complete && !std::mem::replace(&mut told_all, true) {
-                        info!("the Host knows which tasks are here ({}): ready for new ones", batch.tasks.len());
-                    }
-                    if tell.send(Message::Acknowledged(stored)).is_err() {
-                        return;
-                    }
-                }
-                Err(fault) => {
-                    // What became of that call is not known: the next one says all.
-                    self.outbox.complete_due();
-                    self.went_badly(&mut mood, &session, fault);
-                }
+            let answer = self.link.observed(&session, batch.complete, batch.tasks.clone(), outputs);
+            let (stored, wait) = self.report_came(&mut reporting, &session, &batch, answer);
+            if stored.is_some_and(|stored| tell.send(Message::Acknowledged(stored)).is_err()) {
+                return;
             }
+            self.pause(wait);
+        }
+    }
+
+    /// What follows from an answer to a report: what the Host has stored, or a while to wait.
+    pub(crate) fn report_came(
+        &self,
+        reporting: &mut Reporting,
+        session: &Session,
+        batch: &Batch,
+        answer: Result<ObservedAnswer, LinkFault>,
+    ) -> (Option<Vec<Stored>>, Option<Duration>) {
+        match answer {
+            Ok(answer) => {
+                self.outputs.received(&answer.outputs);
+                let stored = self.outbox.taken(batch, &answer.acknowledged);
+                self.went_well(&mut reporting.mood, &answer.host_epoch);
+                if batch.complete && !std::mem::replace(&mut reporting.told_all, true) {
+                    info!("the Host knows which tasks are here ({}): ready for new ones", batch.tasks.len());
+                }
+                (Some(stored), None)
+            }
+            Err(fault) => {
+                // What became of that call is not known: the next one says all.
+                self.outbox.complete_due();
+                (None, self.went_badly(&mut reporting.mood, session, fault))
+            }
+        }
+    }
+
+    fn pause(&self, wait: Option<Duration>) {
+        if let Some(wait) = wait {
+            self.stop.wait(wait);
         }
     }
 
@@ -138,17 +213,31 @@ impl Talk {
                 environments: node.images.standing(),
                 gpus_gone: gpus.latest().iter().filter(|gpu| gpu.gone).map(|gpu| gpu.row.gpu_id).collect(),
             };
-            match self.link.heartbeat(&beat) {
-                Ok(answer) => {
-                    self.went_well(&mut mood, &answer.host_epoch);
-                    self.link.beaten(&session);
-                    seen = node.gate.wait_change(seen, self.interval);
-                }
-                Err(fault) => self.went_badly(&mut mood, &session, fault),
+            let answer = self.link.heartbeat(&beat);
+            match self.beat_came(&mut mood, &session, answer) {
+                None => seen = node.gate.wait_change(seen, self.interval),
+                wait => self.pause(wait),
             }
             if self.stop.is_set() {
                 return;
             }
+        }
+    }
+
+    /// What follows from an answer to a heartbeat: a while to wait, if it was not taken.
+    pub(crate) fn beat_came(
+        &self,
+        mood: &mut Mood,
+        session: &Session,
+        answer: Result<HeartbeatAnswer, LinkFault>,
+    ) -> Option<Duration> {
+        match answer {
+            Ok(answer) => {
+                self.went_well(mood, &answer.host_epoch);
+                self.link.beaten(session);
+                None
+            }
+            Err(fault) => Some(self.went_badly(mood, session, fault).unwrap_or_default()),
         }
     }
 
@@ -162,24 +251,24 @@ impl Talk {
         }
     }
 
-    /// Says so once, and waits before the next try.
-    fn went_badly(&self, mood: &mut Mood, session: &Session, fault: LinkFault) {
+    /// Says so once; the answer is how long to wait before the next try.
+    fn went_badly(&self, mood: &mut Mood, session: &Session, fault: LinkFault) -> Option<Duration> {
         if self.link.is_closed() {
-            return;
+            return None;
         }
         match &fault {
             LinkFault::NotRegistered => {
                 if self.link.lost(session) {
                     let _ended = self.notices.send(Notice::SessionLost);
                 }
-                return;
+                return None;
             }
-            LinkFault::Superseded(_) if !self.link.is_current(session) => return,
+            LinkFault::Superseded(_) if !self.link.is_current(session) => return None,
             LinkFault::Superseded(reason) => {
                 let _ended = self.notices.send(Notice::Fault(reason.clone()));
                 // Nothing that this process says counts any more.
                 self.link.close();
-                return;
+                return None;
             }
             LinkFault::Unreachable(_) | LinkFault::Taken(_) | LinkFault::Denied(_) | LinkFault::Misfit(_) => {}
         }
@@ -189,7 +278,7 @@ impl Talk {
             warning!("the Host does not take {}: {fault}; trying again until it does", mood.what);
         }
         mood.fault = Some(fault);
-        self.stop.wait(mood.backoff.wait());
+        Some(mood.backoff.wait())
     }
 }
 

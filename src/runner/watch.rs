@@ -48,7 +48,7 @@ pub fn follow(node: &Arc<Node>, tell: &Sender<Message>, stop: &Stop) {
 }
 
 /// All containers of ours.
-fn stock(node: &Node) -> Result<Vec<super::executor::docker_parse::Container>, DockerFault> {
+pub(crate) fn stock(node: &Node) -> Result<Vec<super::executor::docker_parse::Container>, DockerFault> {
     let list = node.docker.list()?;
     let ids: Vec<String> = list.into_iter().map(|(id, _)| id).collect();
     node.docker.inspect(&ids)

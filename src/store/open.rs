@@ -25,7 +25,8 @@ pub struct Store {
     conn: Connection,
     place: Place,
     in_transaction: bool,
-    _lock: Lock,
+    /// None: in memory, where nobody else comes.
+    _lock: Option<Lock>,
 }
 
 /// Above this size a whole check at each start would keep the Host from its work; SQLite still reports what it meets.
@@ -62,7 +63,16 @@ impl Store {
                 Ok(conn)
             })
             .map_err(|fault| with_remedy(fault, &place))?;
-        Ok(Self { conn, place, in_transaction: false, _lock: lock })
+        Ok(Self { conn, place, in_transaction: false, _lock: Some(lock) })
+    }
+
+    /// An empty one in memory, which lasts as long as this.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        let conn = Connection::open_in_memory().expect("memory");
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::migrate(&conn, 0).expect("the schema");
+        Self { conn, place: Place::in_memory(), in_transaction: false, _lock: None }
     }
 
     /// Connections that read beside this one.

@@ -83,6 +83,12 @@ impl Place {
         }
     }
 
+    /// No place at all: a database in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory() -> Self {
+        Self { path: PathBuf::from(":memory:") }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -4,6 +4,10 @@ use std::time::Instant;
 
 /// Milliseconds since 1970, UTC. For display and ids; never for time-outs.
 pub fn unix_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(world) = super::simulated::world() {
+        return world.unix_ms();
+    }
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
@@ -31,6 +35,10 @@ mod stepped {
 
 /// The monotonic clock, for time-outs. It goes on while the machine sleeps or not, but never back.
 pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(world) = super::simulated::world() {
+        return world.now();
+    }
     Instant::now()
 }
 

@@ -62,6 +62,10 @@ pub(super) fn reopen() -> bool {
 
 /// Writes one line; control characters in `text` are escaped, so that a hostile name cannot forge a line.
 pub fn write(level: Level, text: &str) {
+    #[cfg(test)]
+    if let Some(world) = super::simulated::world() {
+        return world.log(level, text);
+    }
     let line = line(clock::unix_ms(), level, text);
     let mut sink = SINK.lock().unwrap_or_else(PoisonError::into_inner);
     // The line goes out in one write(2), so that lines of several processes in one file do not mix. A full disk must not

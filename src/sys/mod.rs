@@ -24,6 +24,8 @@ pub mod pty;
 pub mod random;
 pub mod ready;
 pub mod shutdown;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub mod socket;
 pub mod thread;
 pub mod tty;

@@ -19,6 +19,10 @@ pub fn hex(n: usize) -> String {
 }
 
 fn fill(mut rest: &mut [u8]) {
+    #[cfg(test)]
+    if let Some(world) = super::simulated::world() {
+        return world.random(rest);
+    }
     while !rest.is_empty() {
         // SAFETY: the pointer and the length describe `rest`, which is ours to write.
         let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };

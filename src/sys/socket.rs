@@ -21,6 +21,15 @@ pub fn address_towards(host: &str, port: u16) -> Option<IpAddr> {
     })
 }
 
+/// Whether nothing listens there.
+pub fn is_free(address: SocketAddr) -> bool {
+    #[cfg(test)]
+    if let Some(world) = super::simulated::world() {
+        return world.is_free(address);
+    }
+    TcpListener::bind(address).is_ok()
+}
+
 /// Lets the kernel find out that the other side is gone: first after `idle_s` seconds of silence, then every
 /// `interval_s`, given up after three.
 ///

@@ -20,6 +20,19 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &str, work: F) -> io::Result<Jo
     spawn_sized(name, STACK, work)
 }
 
+/// As [`spawn`], for a thread that nobody waits for.
+///
+/// # Errors
+/// The system has no room for another thread.
+pub fn detached<F: FnOnce() + Send + 'static>(name: &str, work: F) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(world) = super::simulated::world() {
+        world.start(name, Box::new(work));
+        return Ok(());
+    }
+    spawn(name, work).map(drop)
+}
+
 /// As [`spawn`], with a stack of `stack` bytes (64 KiB at least: thread-local storage stands in it too).
 ///
 /// # Errors

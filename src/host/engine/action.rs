@@ -45,8 +45,8 @@ impl Action {
     pub(super) fn on_fault(&self) -> Option<OnFault> {
         fn to<T: Send + 'static>(reply: &Reply<T>) -> Option<OnFault> {
             let reply = reply.clone();
-            // Err: whoever asked has gone.
-            Some(Box::new(move |fault| drop(reply.send(Err(fault.clone())))))
+            // Err: whoever asked has gone; or was answered already, as a poll is when memory is made anew. Nobody is waited for.
+            Some(Box::new(move |fault| drop(reply.try_send(Err(fault.clone())))))
         }
         match self {
             Self::Submit(_, reply) => to(reply),

@@ -219,7 +219,7 @@ impl Core {
     /// Puts an answer by until the commit.
     pub(super) fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, ActFault>) {
         // Err: whoever asked has gone; what was asked is done all the same.
-        self.turn.answers.push(Box::new(move || drop(reply.send(answer))));
+        self.turn.answers.push(Box::new(move || drop(reply.try_send(answer))));
     }
 
     /// After a turn that could not be stored, memory is made anew from what is stored.

@@ -58,7 +58,7 @@ impl Core {
         for (name, Parked { poll, reply }) in due {
             let answer = self.list(&name, &poll);
             // Err: whoever asked has gone.
-            drop(reply.send(answer));
+            drop(reply.try_send(answer));
         }
     }
 
@@ -72,11 +72,11 @@ impl Core {
         let changed =
             node.known(poll, &self.settings.epoch).filter(|_| poll.changes).and_then(|known| node.changes.since(known));
         let line = |id: &TaskId| {
-            // Before this session's first complete inventory, what was never seen there is held back: that inventory
-            // is to say whether an earlier Runner has started it, and must not be overtaken by a new start.
             let task = &self.tasks.get(id).filter(|_| node.tasks.contains(id))?.task;
-            (node.record.inventoried || task.standing.state != State::Assigning || task.standing.rev > 0)
-                .then(|| order(task, node.recalled.contains(id)))
+            // Before this session's first complete inventory nothing is started: that inventory is to say whether an earlier
+            // Runner has started it, and must not be overtaken by a new start. And what ran is never started again.
+            let no_start = !node.record.inventoried;
+            Some(order(task, node.recalled.contains(id), no_start))
         };
         let version = format!("{epoch}.{}", node.changes.version());
         let shells = node.shells.values().cloned().collect();
@@ -108,8 +108,7 @@ impl Node {
         (epoch == self.epoch(host)).then_some(version)?.parse().ok()
     }
 
-    /// Is there anything to tell? (Before its first complete inventory the list lacks what is held back; that comes with
-    /// a change.)
+    /// Is there anything to tell? (After its first complete inventory the list is another one.)
     pub(super) fn has_news(&self, poll: &Poll, host: &str) -> bool {
         self.record.session != poll.session
             || match self.known(poll, host) {
@@ -119,12 +118,13 @@ impl Node {
     }
 }
 
-/// Its node has had it. (One in `assigning` was at most getting ready there: if it is gone, it can be started as well.)
+/// Its node has had it. (One in `assigning` was at most getting ready there: if it is gone, it can be started as well. One that is
+/// `lost` may have begun since it was heard of.)
 fn is_seen(standing: &Standing) -> bool {
     standing.rev > 0 && matches!(standing.state, State::Running | State::Paused | State::Lost)
 }
 
-fn order(task: &Task, recalled: bool) -> DesiredTask {
+fn order(task: &Task, recalled: bool, no_start: bool) -> DesiredTask {
     let spec = &task.spec;
     let placed = task.placement.as_ref();
     let mut order = OrderSpec {
@@ -159,6 +159,7 @@ fn order(task: &Task, recalled: bool) -> DesiredTask {
         attempt: task.standing.attempt.0,
         seen: is_seen(&task.standing),
         want: if recalled && task.standing.want == Want::Run { RETURN } else { task.standing.want.word() }.to_owned(),
+        no_start,
         spec: order,
     }
 }

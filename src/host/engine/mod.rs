@@ -17,6 +17,8 @@ mod observed;
 mod queue;
 mod restored;
 mod shells;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod submit;
 #[cfg(test)]
 mod tests;

@@ -133,10 +133,20 @@ impl Core {
             // A later database, which this one was restored in the place of, has given its id.
             self.ids.was_given(seen.id, now.unix_ms);
         }
+        // A late copy of what was said before it ended says nothing of what is there now.
+        let is_old = known
+            && self
+                .store
+                .task(seen.id)
+                .ok()
+                .flatten()
+                .is_some_and(|task| (seen.attempt, seen.rev) < (task.standing.attempt, task.standing.rev));
         match &seen.what {
             // A receipt lets the node remove what ended. What the Host does not know is left alone until a user decides.
-            What::Report(_) => Outcome { acknowledged: known, later: None, unknown: seen.is_alive() || !known },
-            What::Unknown => Outcome { acknowledged: false, later: None, unknown: true },
+            What::Report(_) => {
+                Outcome { acknowledged: known, later: None, unknown: !known || seen.is_alive() && !is_old }
+            }
+            What::Unknown => Outcome { acknowledged: false, later: None, unknown: !is_old },
         }
     }
 
@@ -158,7 +168,8 @@ impl Core {
             let (event, cause) = match standing.state {
                 // Nothing was in flight to it: the session got none of these before this inventory.
                 State::Assigning if first_of_session => (Event::NeverStarted, "not started on its node"),
-                State::Running | State::Paused | State::Lost if standing.rev > 0 => {
+                // One that was lost before it ran is still to be started there.
+                State::Running | State::Paused | State::Lost if standing.rev > 0 && live.task.started_ms.is_some() => {
                     if !suspected.contains(&id) {
                         suspects.insert(id);
                         continue;

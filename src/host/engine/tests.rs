@@ -145,8 +145,11 @@ impl Bench {
             if news.base.is_none() {
                 list.clear();
             }
-            // Who has a task need not be told that it was seen there: that is for those who ask for the whole list.
-            let line = |task: DesiredTask| (task.task_id.clone(), format!("{:?}", DesiredTask { seen: false, ..task }));
+            // What it may do before the inventory, and that it was seen, is told with the next list that is whole: who has a
+            // task need not know.
+            let line = |task: DesiredTask| {
+                (task.task_id.clone(), format!("{:?}", DesiredTask { seen: false, no_start: false, ..task }))
+            };
             list.extend(news.tasks.into_iter().map(line));
             news.removed.iter().for_each(|id| drop(list.remove(id)));
             let expected = whole.tasks.into_iter().map(line).collect();
@@ -389,11 +392,12 @@ fn an_attempt_that_a_new_session_lacks_was_never_started() {
     let old = bench.ask(|reply| Action::Desired("n1".parse().expect("name"), poll(&session), reply));
     assert_eq!(old.expect_err("the old session is over").status, 410);
     bench.beat("n1", &again).expect("heartbeat");
-    assert!(bench.wants("n1", &again).is_empty(), "held back until the inventory");
+    assert!(bench.desired("n1", &again).tasks[0].no_start, "not before the inventory");
     bench.observe("n1", &again, true, Vec::new());
     let task = bench.task(id);
     assert_eq!((task.standing.state, task.standing.attempt), (State::Assigning, Attempt(2)), "placed anew");
     assert_eq!(bench.wants("n1", &again), [(id.to_string(), 2, "run".to_owned())]);
+    assert!(!bench.desired("n1", &again).tasks[0].no_start);
     // A report of the first attempt comes late.
     assert_eq!(bench.observe("n1", &again, false, vec![seen(id, 9, Observation::Running)]).len(), 1);
     assert_eq!(bench.state(id), State::Assigning);

@@ -28,6 +28,8 @@ use crate::net::http::{Handler, Head, Reply};
 use crate::store::{Readers, StoreFault};
 
 use self::path::{Audience, Route};
+#[cfg(test)]
+pub(super) use self::runner::seen;
 pub(super) use self::same_site::SameSite;
 use super::archives::Archives;
 use super::engine::{ActFault, Engine};

@@ -186,7 +186,7 @@ const SIGNALS: i32 = 127;
 /// More attempts than any task comes to: what is counted on from here must not run over.
 const ATTEMPTS: u32 = 1 << 30;
 
-pub(super) fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
+pub(in crate::host) fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
     if task.exit_signal.is_some_and(|signal| !(1..=SIGNALS).contains(&signal)) {
         return Err(wrong("exit_signal", &format!("a signal from 1 to {SIGNALS}")));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Agent;
 use super::task::{Task, rebuilt};
@@ -13,7 +13,7 @@ use crate::runner::message::Message;
 use crate::runner::observed::first_revision;
 use crate::runner::record::Phase;
 use crate::runner::work::{Death, Job};
-use crate::sys::thread;
+use crate::sys::{clock, thread};
 use crate::{info, warning};
 
 /// After a death, the start that follows is waited for; if none comes, this long until a look.
@@ -24,7 +24,7 @@ impl Agent {
     pub(super) fn truth(&mut self, containers: Vec<Container>) {
         let seen: BTreeSet<TaskId> = containers.iter().map(|container| container.labels.task).collect();
         containers.into_iter().for_each(|container| self.found(container));
-        let now = Instant::now();
+        let now = clock::now();
         for id in self.tasks.contained_ids() {
             let Some(task) = self.tasks.get_mut(id) else { continue };
             if !seen.contains(&id) && task.running.is_none() && judge(&task.record, None, false) != Verdict::AsRecorded
@@ -59,7 +59,7 @@ impl Agent {
         } else if container.labels.attempt > task.record.attempt {
             warning!("task {id}: its container {} is of a later attempt than its record, and left alone", container.id);
         } else if judge(&task.record, Some(&container), false) != Verdict::AsRecorded {
-            task.look = Some(Instant::now());
+            task.look = Some(clock::now());
         }
     }
 
@@ -80,14 +80,14 @@ impl Agent {
             self.outputs.watch(record.task, record.attempt, place);
         }
         let mut task = Task::new(record);
-        task.look = Some(Instant::now());
+        task.look = Some(clock::now());
         self.tasks.insert(task);
     }
 
     /// Finds what the stream of events has not told.
     pub(super) fn glance(&mut self, list: &[(String, Glimpse)]) {
         let mut by_id: BTreeMap<&str, Glimpse> = list.iter().map(|(id, glimpse)| (id.as_str(), *glimpse)).collect();
-        let now = Instant::now();
+        let now = clock::now();
         let mut busy = false;
         for id in self.tasks.contained_ids() {
             let Some(task) = self.tasks.get_mut(id) else { continue };
@@ -104,7 +104,7 @@ impl Agent {
             return;
         }
         let (node, tell) = (Arc::clone(&self.node), self.tell.clone());
-        let started = thread::spawn("inspect", move || match node.docker.inspect(&strange) {
+        let started = thread::detached("inspect", move || match node.docker.inspect(&strange) {
             // The agent ends before this only when the process does.
             Ok(found) => drop(tell.send(Message::Found(found))),
             Err(fault) => warning!("cannot look at the containers {}: {fault}", strange.join(", ")),
@@ -115,7 +115,7 @@ impl Agent {
     }
 
     pub(super) fn event(&mut self, event: &DockerEvent) {
-        let now = Instant::now();
+        let now = clock::now();
         let Some(task) = self.tasks.get_mut(event.labels.task) else { return };
         if event.labels.attempt != task.record.attempt {
             return;

@@ -1,7 +1,5 @@
 //! A round of the agent: what differs between the list and what is here is brought on its way.
 
-use std::time::Instant;
-
 use super::Agent;
 use super::task::{Asked, Kind, OFTEN, Task, gives_way, has_to_wait, kind, own_job};
 use crate::domain::ids::{Attempt, TaskId};
@@ -10,6 +8,7 @@ use crate::runner::observed::{Absent, absent, first_revision};
 use crate::runner::order::{Order, Wanted};
 use crate::runner::record::Record;
 use crate::runner::work::Job;
+use crate::sys::clock;
 use crate::{info, warning};
 
 impl Agent {
@@ -30,8 +29,10 @@ impl Agent {
         let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
         // What it has, the supervisor tells first.
         let is_returned = wanted.is_some_and(|wanted| wanted.recalled) && self.supervisor_heard;
-        let desired =
-            wanted.map(|wanted: &Wanted| Desired { attempt: wanted.attempt, want: wanted.want, seen: wanted.seen });
+        let desired = wanted.map(|wanted: &Wanted| {
+            let Wanted { attempt, want, seen, no_start, .. } = *wanted;
+            Desired { attempt, want, seen, no_start }
+        });
         let is_known_gone = wanted.is_some_and(|wanted| self.knows_all_like(wanted));
         let action = action(id, desired.as_ref(), self.tasks.get(id).map(Task::had).as_ref());
         self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))));
@@ -103,7 +104,7 @@ impl Agent {
             }
             return;
         }
-        if has_to_wait(task, kind(&job), Instant::now()) {
+        if has_to_wait(task, kind(&job), clock::now()) {
             return;
         }
         self.start(id, job);
@@ -114,7 +115,7 @@ impl Agent {
             return self.forget_supervised(id);
         }
         let Some(task) = self.tasks.get_mut(id).filter(|task| task.running.is_none() && !task.retired) else { return };
-        if task.not_before.is_some_and(|then| then > Instant::now()) {
+        if task.not_before.is_some_and(|then| then > clock::now()) {
             return;
         }
         if task.record.outcome().is_some_and(|outcome| outcome.kept) {
@@ -128,7 +129,7 @@ impl Agent {
 
     /// What follows from the tasks in containers themselves, whatever the list says.
     fn go_on(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         for id in self.tasks.contained_ids() {
             // Each of them is compared in each round: what had to wait is done when it can be.
             let Some(task) = self.tasks.get_mut(id) else { continue };

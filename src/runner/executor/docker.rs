@@ -316,6 +316,10 @@ impl Docker {
 
     /// Runs one call when fewer than [`AT_ONCE`] others run.
     fn counted<T>(&self, call: impl FnOnce() -> T) -> T {
+        #[cfg(test)]
+        if crate::sys::simulated::world().is_some() {
+            return call();
+        }
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut running =
             self.ended.wait_while(running, |running| *running >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);

@@ -34,6 +34,10 @@ impl<R> Default for Together<R> {
 impl<R> Together<R> {
     /// Has `call` done for `item`, alone or with others. A call begins only after this was called, so what it gives is fresh.
     pub(super) fn together(&self, item: &str, call: impl FnOnce(&[String]) -> R) -> Arc<R> {
+        #[cfg(test)]
+        if crate::sys::simulated::world().is_some() {
+            return Arc::new(call(&[item.to_owned()]));
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting.insert(item.to_owned());
         state.sharing += 1;

@@ -67,6 +67,12 @@ impl Watch {
         watch
     }
 
+    /// Of a machine without any.
+    #[cfg(test)]
+    pub(crate) fn of_none() -> Self {
+        Self { latest: Arc::default() }
+    }
+
     /// What was read last. A GPU that was seen once stays: when the driver tells nothing of it any more,
     /// what changes is -1.
     pub fn latest(&self) -> Vec<Reading> {

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::sys::clock;
 use crate::sys::shutdown::Stop;
 
 /// Loopback or the next machine: it answers at once or not at all.
@@ -36,7 +37,7 @@ pub(super) fn listen(address: SocketAddr, until: Instant, stops: &[&Stop]) -> He
         if answers(address, &interrupted) {
             return Heard::Banner;
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(clock::now());
         if left.is_zero() {
             return Heard::Nothing;
         }
@@ -48,14 +49,18 @@ pub(super) fn listen(address: SocketAddr, until: Instant, stops: &[&Stop]) -> He
 
 /// One try. Docker's proxy takes connections also while nobody listens in the container: only the banner counts.
 fn answers(address: SocketAddr, interrupted: &dyn Fn() -> bool) -> bool {
+    #[cfg(test)]
+    if let Some(world) = crate::sys::simulated::world() {
+        return world.answers(address);
+    }
     let Ok(mut socket) = TcpStream::connect_timeout(&address, CONNECT) else { return false };
     if socket.set_read_timeout(Some(SLICE)).is_err() {
         return false;
     }
-    let until = Instant::now() + READ;
+    let until = clock::now() + READ;
     let mut heard = Vec::new();
     let mut buffer = [0; 256];
-    while Instant::now() < until && heard.len() < 8192 && !interrupted() {
+    while clock::now() < until && heard.len() < 8192 && !interrupted() {
         match socket.read(&mut buffer) {
             Ok(0) => return false,
             Ok(count) => heard.extend_from_slice(&buffer[..count]),

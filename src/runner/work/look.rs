@@ -1,7 +1,7 @@
 //! Putting a record right after something happened to its container.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Work;
 use super::banner::{Heard, listen};
@@ -98,7 +98,7 @@ impl Work {
         };
         self.note("its container was restarted: waiting for its SSH server");
         let address = self.published(seen, port);
-        match listen(address, Instant::now() + STRETCH, &[&self.cancel, &self.died]) {
+        match listen(address, clock::now() + STRETCH, &[&self.cancel, &self.died]) {
             Heard::Banner => {
                 self.answered(seen);
                 if !seen.restarts {

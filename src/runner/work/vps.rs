@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::banner::{Heard, listen};
 use super::start::{Contained, over};
@@ -54,11 +54,11 @@ impl Work {
     /// Waits for the SSH banner of a container that was started, and watches over it meanwhile.
     pub(super) fn see_it_start(&mut self, container: String) -> Result<(), Halt> {
         self.record.container = Some(container);
-        let began = Instant::now();
+        let began = clock::now();
         let address = SocketAddr::new(self.node.address(), self.port()?);
         loop {
             let limit = self.limit();
-            let until = (began + limit).min(Instant::now() + STRETCH);
+            let until = (began + limit).min(clock::now() + STRETCH);
             match listen(address, until, &[&self.cancel, &self.died]) {
                 Heard::Banner => {
                     self.answered_first();
@@ -76,7 +76,7 @@ impl Work {
                 _ if self.died.is_set() => self.died = crate::sys::shutdown::Stop::new(),
                 _ => {}
             }
-            if began.elapsed() >= limit {
+            if clock::now() >= began + limit {
                 return Err(self.never_answered(address, limit)?);
             }
         }

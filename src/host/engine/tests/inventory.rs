@@ -24,6 +24,76 @@ fn an_inventory_that_could_not_be_stored_opens_no_node() {
 }
 
 #[test]
+fn what_ran_is_never_to_be_started_again() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    let (ran, waits) = (bench.submit(command(1)).expect("accepted"), bench.submit(command(1)).expect("accepted"));
+    let starting = || Observation::Starting { progress: None };
+    bench.observe("n1", &session, false, vec![seen(ran, 2, Observation::Running), seen(waits, 1, starting())]);
+    // Its Runner comes back without its records, while the containers are gone as well.
+    let again = bench.register("n1", "instance2", "machine1").expect("registered").session;
+    let may_start = |bench: &mut Bench| -> Vec<bool> {
+        bench.desired("n1", &again).tasks.iter().map(|task| !task.no_start && !task.seen).collect()
+    };
+    assert_eq!(may_start(&mut bench), [false, false], "it is not known what is there");
+    bench.beat("n1", &again).expect("heartbeat");
+    bench.observe("n1", &again, true, Vec::new());
+    let attempt = bench.task(waits).standing.attempt;
+    assert_eq!((may_start(&mut bench), attempt), (vec![false, true], Attempt(2)));
+    bench.observe("n1", &again, true, Vec::new());
+    assert_eq!(bench.state(ran), State::Failed);
+}
+
+#[test]
+fn one_that_was_lost_before_it_ran_is_not_missing() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    let id = bench.submit(command(1)).expect("accepted");
+    bench.observe("n1", &session, false, vec![seen(id, 1, Observation::Starting { progress: None })]);
+    bench.pass(TIMEOUT);
+    bench.turn(Vec::new());
+    assert_eq!(bench.state(id), State::Lost);
+    let again = bench.register("n1", "instance2", "machine1").expect("registered").session;
+    bench.beat("n1", &again).expect("heartbeat");
+    // The second of these may have been made just before it was begun there.
+    for _ in 0..2 {
+        bench.observe("n1", &again, true, Vec::new());
+        assert_eq!(bench.state(id), State::Lost);
+    }
+    bench.observe("n1", &again, false, vec![seen(id, 3, Observation::Running)]);
+    assert_eq!(bench.state(id), State::Running);
+}
+
+#[test]
+fn a_late_copy_of_a_report_makes_nothing_unknown() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    let id = bench.submit(command(1)).expect("accepted");
+    let end = Observation::Exited { exit: Exit::status(0), oom: false, message: None };
+    bench.observe("n1", &session, false, vec![seen(id, 3, end)]);
+    bench.observe("n1", &session, false, vec![seen(id, 2, Observation::Running)]);
+    assert!(bench.unknown("n1").is_empty(), "it said so before it ended");
+    bench.observe("n1", &session, false, vec![seen(id, 4, Observation::Running)]);
+    assert_eq!(bench.unknown("n1"), [id.get()], "it lives although it is over");
+}
+
+#[test]
+fn a_poll_in_a_turn_that_could_not_be_stored_holds_nobody_up() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    bench.core().store.limit_growth(0);
+    let large = TaskSpec { env: [EnvVar::new("A", &"x".repeat(200_000)).expect("variable")].into(), ..command(1) };
+    let (submit, refused) = submission(large, None);
+    let (reply, answer) = mpsc::sync_channel(1);
+    let known = bench.core().list(&"n1".parse().expect("name"), &poll(&session)).expect("a list").version;
+    let waits = Poll { known, changes: true, may_wait: true, ..poll(&session) };
+    // Memory is made anew, so there is news for it; and the turn has failed. Both are told, to one who takes one answer.
+    bench.turn(vec![Action::Desired("n1".parse().expect("name"), waits, reply), submit]);
+    assert_eq!(refused.try_recv().expect("answered").expect_err("not stored").status, 503);
+    assert!(answer.try_recv().is_ok() && answer.try_recv().is_err(), "once");
+}
+
+#[test]
 fn numbers_that_a_node_makes_up_do_not_fill_the_memory() {
     let mut bench = Bench::new();
     let session = bench.node("n1");

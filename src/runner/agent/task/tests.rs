@@ -28,6 +28,7 @@ fn wanted(attempt: u32, want: Want) -> Wanted {
         want,
         recalled: false,
         seen: false,
+        no_start: false,
         kind: "vps".to_owned(),
         order: Err("no order".to_owned()),
     }
