@@ -15,7 +15,7 @@ help:
 	@echo 'make build            the static release binary: $(BINARY)'
 	@echo 'make check            formatting, lints, the floors of the house'
 	@echo 'make test             everything: check, unit tests, and the whole system on real Docker'
-	@echo 'make torture MINUTES= faults without end: first in a simulated cluster, then in a real one (each $(MINUTES))'
+	@echo 'make torture MINUTES= faults one after the other: in simulated clusters, in a real one, at every step of a life (each $(MINUTES))'
 	@echo 'make fuzz MINUTES=    made-up inputs for every reader of foreign bytes (each $(MINUTES))'
 	@echo 'make demo             a VPS from submit to ssh, command by command'
 	@echo 'make bench            speed and size, each figure beside its reference; target/bench.json'
@@ -39,12 +39,14 @@ test: check build
 	@scripts/systemd-image.sh
 	cargo test --locked --quiet $(FAULT_POINTS) --lib --bins
 	cargo test --locked $(FAULT_POINTS) --test it -- --test-threads=$(TEST_THREADS)
+	MINUTES=3 cargo test --locked $(FAULT_POINTS) --test torture
 
 torture: build
 	@scripts/setup.sh test
 	@scripts/test-image.sh
-	HAKURIVER_MODEL_MINUTES=$(MINUTES) cargo test --locked --quiet $(FAULT_POINTS) --lib model:: -- --nocapture
+	HAKURIVER_MODEL_MINUTES=$(MINUTES) cargo test --locked $(FAULT_POINTS) --lib model:: -- --nocapture
 	MINUTES=$(MINUTES) cargo test --locked $(FAULT_POINTS) --test torture
+	HAKURIVER_WALK_MINUTES=$(MINUTES) cargo test --locked $(FAULT_POINTS) --test it -- --ignored --nocapture crash_walk::
 
 fuzz:
 	@scripts/setup.sh fuzz

@@ -244,7 +244,13 @@ fn a_runner_that_lost_its_state_directory_finds_its_containers_again() {
         if record.status == "running" { Ok(()) } else { Err(format!("{} {:?}", record.status, record.error_message)) }
     });
     assert_eq!(cluster.container(&id), container, "nothing runs twice");
-    // Nor is it lost with its next restart: it mounts what went with the directory.
+    // Nor is it lost with its next restart: it mounts what went with the directory, which is made again.
+    let mounts = docker(&["inspect", "--format", "{{range .Mounts}}{{println .Source}}{{end}}", &container]);
+    wait::until("what it mounts is there again", SOON, || {
+        let lacking: Vec<&str> =
+            mounts.lines().filter(|path| !path.is_empty() && !std::path::Path::new(path).exists()).collect();
+        if lacking.is_empty() { Ok(()) } else { Err(lacking.join(", ")) }
+    });
     let keys = cluster.status(&id).host_keys;
     docker(&["restart", "-t", "5", &container]);
     wait::until("it is reached again", SOON, || {

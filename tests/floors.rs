@@ -54,6 +54,9 @@ const SYNCS: &[&str] = &[".sync_all()", ".sync_data()"];
 /// Rooms of the user's own commands, which nobody goes on for when they are killed.
 const USERS_OWN: &[&str] = &["cli"];
 
+/// Rooms that only tests have.
+const TESTS_OWN: &[&str] = &["model"];
+
 struct Source {
     /// Relative to src.
     path: PathBuf,
@@ -66,7 +69,8 @@ struct Source {
 impl Source {
     /// A file of tests: a module that its neighbour declares under `#[cfg(test)]`.
     fn is_tests(&self) -> bool {
-        self.path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+        TESTS_OWN.contains(&self.room.as_str())
+            || self.path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
     }
 
     /// What comes before the file's own tests.

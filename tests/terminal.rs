@@ -80,14 +80,17 @@ fn a_shell_has_a_terminal_with_size_keys_and_an_exit_status() {
     let cluster = host_alone();
     let environment = Environment::new(&cluster);
     let mut tty = environment.open(&cluster);
-    tty.line("stty size");
-    tty.expect("\r\n30 100\r\n");
+    // Docker tells a command its size only when that has begun: for a moment it has none.
+    let await_size = |tty: &mut Tty, size: &str| {
+        wait::until("the size is there", SOON, || {
+            tty.line("stty size; echo do''ne");
+            let said = tty.expect("done\r\n");
+            if said.contains(&format!("{size}\r\n")) { Ok(()) } else { Err(said) }
+        });
+    };
+    await_size(&mut tty, "30 100");
     tty.resize(44, 133);
-    wait::until("the new size is there", SOON, || {
-        tty.line("stty size; echo do''ne");
-        let said = tty.expect("done\r\n");
-        if said.contains("44 133\r\n") { Ok(()) } else { Err(said) }
-    });
+    await_size(&mut tty, "44 133");
     tty.line("tty; sleep 4711; echo \"status $?\"");
     tty.expect("/dev/pts/");
     wait::until_true("sleep runs", SOON, || {
