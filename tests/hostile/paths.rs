@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::host;
-use crate::env::{Cluster, Settings};
-use crate::http;
+use crate::env::{Cluster, SOON, Settings};
+use crate::{http, wait};
 
 /// As they stand in a path, and as they are meant.
 const NAMES: [(&str, &str); 12] = [
@@ -26,6 +26,9 @@ const NAMES: [(&str, &str); 12] = [
 fn names_of_environments_nodes_and_tasks_lead_nowhere() {
     let cluster = host();
     let (user, node) = (cluster.token(), cluster.node_token());
+    // The last file of a start of the Host, which it answers before.
+    let address = cluster.dir.join("host/address");
+    wait::until_true("the Host has written its address", SOON, || (address.exists(), "it is not there".to_owned()));
     let before = files(&cluster);
     for (path, name) in NAMES {
         for (method, path, token) in [
