@@ -2,7 +2,7 @@
 
 use super::executor::docker_parse::ContainerExit;
 use super::record::{Ending, Outcome};
-use super::supervise::box_file::{ExitFile, NOT_RUN};
+use super::supervise::box_file::{ExitFile, NOT_RUN, WORD};
 use super::supervise::protocol::End;
 
 /// What a container may say of itself, in characters.
@@ -49,6 +49,26 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         },
         _ => seen,
     }
+}
+
+/// What is to be made of an end with [`UNUSABLE`] of which the container has written nothing: our own supervisor's, which says so in
+/// the last of these `lines`, and then the command never ran and this is no code of its; or the command's own.
+pub fn without_record(end: End, lines: &str) -> End {
+    if !lines.lines().next_back().is_some_and(|line| line.starts_with(WORD)) {
+        return end;
+    }
+    End { fault: Some(with_lines("its container was started, and could not run it", lines)), ..End::default() }
+}
+
+/// A reason, and what the container said last.
+pub fn with_lines(reason: &str, lines: &str) -> String {
+    let lines: Vec<String> = lines.lines().map(|line| printable(line, 500)).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { reason.to_owned() } else { format!("{reason}; its last lines:\n{}", lines.join("\n")) }
+}
+
+/// Without control characters, and not longer than `limit` characters.
+pub fn printable(line: &str, limit: usize) -> String {
+    line.chars().filter(|c| !c.is_control()).take(limit).collect::<String>().trim().to_owned()
 }
 
 fn one_line(text: &str) -> String {
@@ -133,6 +153,23 @@ mod tests {
         let long = ExitFile { fault: Some("\u{1b}[2J".repeat(1_000)), ..ExitFile::default() };
         let text = end_of(&exit(127, false), Some(&long), false).fault.expect("it says why");
         assert!(text.chars().count() == LONGEST_FAULT && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn a_code_of_our_own_supervisor_is_no_result_of_the_command() {
+        let end = || End { code: Some(78), ..End::default() };
+        let never = without_record(end(), "noise\nhakuriver: cannot read /.hakuriver/task/task.json: gone");
+        assert_eq!(never.code, None);
+        assert!(never.fault.as_ref().is_some_and(|fault| fault.contains("task.json: gone")), "{never:?}");
+        for lines in ["", "hakuriver: a warning\nits own last line", "not hakuriver: x"] {
+            assert_eq!(without_record(end(), lines), end(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_container_says_is_told_without_what_would_harm_a_terminal() {
+        assert_eq!(with_lines("why", ""), "why");
+        assert_eq!(with_lines("why", "a\n\n\x07b\n"), "why; its last lines:\na\nb");
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub const PHASE: &str = "phase";
 /// (`EX_CONFIG` of sysexits.h, which neither Docker nor an SSH server uses).
 pub const UNUSABLE: i32 = 78;
 
+/// How the supervisor's own lines begin.
+pub const WORD: &str = "hakuriver: ";
+
 /// What it ends with when the command of its container cannot be run, as a shell would.
 pub const NOT_RUN: i32 = 127;
 

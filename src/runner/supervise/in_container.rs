@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::box_file::{BOX, BoxFile, FILE, UNUSABLE};
+use super::box_file::{BOX, BoxFile, FILE, UNUSABLE, WORD};
 use super::{command, sshd, vps};
 use crate::api::json;
 use crate::sys::file;
@@ -54,6 +54,6 @@ fn kept(missing: String) -> Result<BoxFile, String> {
 }
 
 fn unusable(reason: &str) -> i32 {
-    eprintln!("hakuriver: {reason}");
+    eprintln!("{WORD}{reason}");
     UNUSABLE
 }

@@ -79,9 +79,9 @@ impl Work {
         let restarted = self.record.boot_id != self.node.boot_id;
         let mut end = outcome::end_of(exit, told.as_ref(), restarted);
         if told.is_none() && exit.code == box_file::UNUSABLE {
-            // It did not come so far as to write anything but this.
+            // It did not come so far as to write anything but this; or what it wrote was lost with all the Runner's records.
             let lines = self.node.docker.last_lines(&self.handle(), LINES);
-            end.fault = Some(super::vps::with_lines("its container was started, and could not run it", &lines));
+            end = outcome::without_record(end, &lines);
         }
         let times = told.and_then(|told| told.started_ms.zip(told.ended_ms));
         // It may say anything; what cannot be is passed over.

@@ -85,7 +85,7 @@ impl Work {
             }
         }
         let lines = self.node.docker.last_lines(&handle, 20);
-        let reason = super::vps::with_lines(
+        let reason = crate::runner::outcome::with_lines(
             "its container ended five times within a minute; it is stopped, and kept on the node",
             &lines,
         );

@@ -13,6 +13,7 @@ use crate::runner::executor::docker_parse::{Container, ContainerState};
 use crate::runner::host_key::{self, HostKey};
 use crate::runner::judge::exit_text;
 use crate::runner::order::VpsOrder;
+use crate::runner::outcome::{printable, with_lines};
 use crate::runner::record::{Ending, Outcome, Phase};
 use crate::runner::supervise::box_file::{self, BoxFile};
 use crate::sys::{clock, file};
@@ -136,22 +137,11 @@ impl Work {
     }
 }
 
-/// A reason, and what the container said last.
-pub(super) fn with_lines(reason: &str, lines: &str) -> String {
-    let lines: Vec<String> = lines.lines().map(|line| printable(line, 500)).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() { reason.to_owned() } else { format!("{reason}; its last lines:\n{}", lines.join("\n")) }
-}
-
 /// The first line of the phase file, as far as it can be shown.
 fn phase_text(content: &[u8]) -> Option<String> {
     let content = String::from_utf8_lossy(content);
     let line = printable(content.lines().next()?, 200);
     (!line.is_empty()).then_some(line)
-}
-
-/// Without control characters, and not longer than `limit` characters.
-fn printable(line: &str, limit: usize) -> String {
-    line.chars().filter(|c| !c.is_control()).take(limit).collect::<String>().trim().to_owned()
 }
 
 /// The host key that an earlier try of this attempt wrote: a `docker run` of a Runner that was killed may still be on its
@@ -182,7 +172,5 @@ mod tests {
         assert_eq!(phase_text(b""), None);
         assert_eq!(phase_text(b"  \n"), None);
         assert_eq!(phase_text(&[b'x'; 4096]).map(|text| text.len()), Some(200));
-        assert_eq!(with_lines("why", ""), "why");
-        assert_eq!(with_lines("why", "a\n\n\x07b\n"), "why; its last lines:\na\nb");
     }
 }
