@@ -381,7 +381,7 @@ fn a_backup_or_restore_that_is_killed_leaves_a_whole_file_or_none() {
     let (mut killed, mut changes, mut last, mut round) = (0, 0, 2_000, 0);
     while round < 30 || killed < 5 || changes < 3 {
         let (from, there) = if last == 500 { (&large, 2_000) } else { (&small, 500) };
-        let args = ["host", "restore", "--no-host-since", from.to_str().unwrap()];
+        let args = ["host", "restore", from.to_str().unwrap()];
         killed += u32::from(killed_after(&cluster, &args, time(round)));
         let store = Store::open(&cluster.dir.join("cluster.db")).unwrap_or_else(|e| panic!("round {round}: {e}"));
         let found = ids_of(&store).len();

@@ -24,6 +24,8 @@ use super::view::View;
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// For the connection to the node.
 const CONNECT_TIME: Duration = Duration::from_secs(8);
+/// For what is told to one who is refused, and for what it still sends.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Each is a thread or two and, while it carries bytes, its buffers.
 const CONNECTIONS: usize = 1_024;
 
@@ -118,9 +120,13 @@ impl Strangers {
 
     /// False: there is none.
     fn close_oldest(&self) -> bool {
-        let oldest = self.lock().1.pop_first();
-        // Its thread reads the end and is gone.
-        oldest.is_some_and(|(_, socket)| socket.shutdown(Shutdown::Both).is_ok())
+        loop {
+            let Some((_, socket)) = self.lock().1.pop_first() else { return false };
+            // Its thread reads the end and is gone. One that cannot be shut down has been reset, and is going by itself.
+            if socket.shutdown(Shutdown::Both).is_ok() {
+                return true;
+            }
+        }
     }
 }
 
@@ -133,7 +139,9 @@ impl Drop for Stranger {
 impl Tunnel {
     /// One client, to the end. A client that breaks off is nobody's fault.
     fn connection(&self, client: Arc<TcpStream>, stranger: Stranger) {
-        let node = match self.open(&client, stranger) {
+        // Who is refused stays one until it has gone: it makes room before anybody else does.
+        let mut stranger = Some(stranger);
+        let node = match self.open(&client, &mut stranger) {
             Ok(node) => node,
             Err(Some(reason)) => {
                 let _ = refuse(&client, &reason);
@@ -155,7 +163,7 @@ impl Tunnel {
     }
 
     /// The connection to the task's sshd. Err: what the client is told; None if it has gone.
-    fn open(&self, client: &TcpStream, stranger: Stranger) -> Result<TcpStream, Option<String>> {
+    fn open(&self, client: &TcpStream, stranger: &mut Option<Stranger>) -> Result<TcpStream, Option<String>> {
         let hello = read_hello(client, HELLO_TIME).map_err(|fault| match fault {
             HelloFault::Format => Some("Invalid request format.".to_owned()),
             HelloFault::Timeout => Some("Timeout waiting for request.".to_owned()),
@@ -164,7 +172,7 @@ impl Tunnel {
         if self.tokens.check(hello.token.as_deref(), Audience::User) != Standing::Welcome {
             return Err(Some("Not authorised.".to_owned()));
         }
-        drop(stranger);
+        *stranger = None;
         let way = self.way_to(&hello.task_id).map_err(Some)?;
         TcpStream::connect_timeout(&way.address, CONNECT_TIME).map_err(|error| {
             Some(match error.kind() {
@@ -213,11 +221,21 @@ struct Way {
 /// Tells the client why not. Its last bytes are read away first: closing with some unread would reset the connection,
 /// and the reason might be lost with it.
 fn refuse(mut client: &TcpStream, reason: &str) -> io::Result<()> {
-    client.set_write_timeout(Some(Duration::from_secs(5)))?;
+    client.set_write_timeout(Some(FAREWELL))?;
     client.write_all(format!("ERROR {reason}\n").as_bytes())?;
     client.shutdown(Shutdown::Write)?;
-    client.set_read_timeout(Some(Duration::from_secs(1)))?;
-    io::copy(&mut client.take(4_096), &mut io::sink()).map(drop)
+    let end = Instant::now() + FAREWELL;
+    // However slowly it sends: for all of it, not for each byte.
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        client.set_read_timeout(Some(left))?;
+        if client.read(&mut [0; 4_096])? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
             ExitFile { stopped: true, .. } if restarted => lost(),
             _ => End {
                 // What ends with 137 by itself was killed by nobody.
-                signal: told.signal.filter(|signal| exit.code == 128 + signal),
+                signal: signal_of(told.signal, exit.code),
                 timed_out: told.timed_out,
                 ..seen
             },
@@ -41,7 +41,7 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         _ if restarted && exit.code != 0 => lost(),
         // It was killed, and did not see this end: then what was written in the container is all that there is.
         Some(ExitFile { code: Some(code), signal, timed_out, .. }) if exit.code == UNSEEN => {
-            End { code: Some(*code), signal: *signal, timed_out: *timed_out, ..seen }
+            End { code: Some(*code), signal: signal_of(*signal, *code), timed_out: *timed_out, ..seen }
         }
         None if exit.code == UNSEEN => End {
             fault: Some("result unknown: Docker did not see how its container ended".to_owned()),
@@ -49,6 +49,11 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         },
         _ => seen,
     }
+}
+
+/// The signal that the task says it was ended by, if there is such a signal and it fits its exit code.
+fn signal_of(told: Option<i32>, code: i32) -> Option<i32> {
+    told.filter(|signal| (1..=64).contains(signal) && code == 128 + signal)
 }
 
 /// What is to be made of an end with [`UNUSABLE`] of which the container has written nothing: our own supervisor's, which says so in
@@ -146,6 +151,11 @@ mod tests {
             (exit(255, false), Some(told(255, None)), false, end(255, None)),
             (exit(255, false), Some(told(7, None)), false, end(7, None)),
             (exit(255, false), Some(told(143, Some(15))), false, end(143, Some(15))),
+            // It says what cannot be.
+            (exit(255, false), Some(told(1, Some(999))), false, end(1, None)),
+            (exit(255, false), Some(told(1, Some(i32::MAX))), false, end(1, None)),
+            (exit(255, false), Some(told(128, Some(0))), false, end(128, None)),
+            (exit(128, false), Some(told(128, Some(0))), false, end(128, None)),
             (exit(255, false), None, false, unseen()),
         ] {
             assert_eq!(end_of(&exit, told.as_ref(), restarted), expected, "{exit:?} {told:?} {restarted}");

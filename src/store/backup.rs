@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
+use crate::info;
 use crate::sys::fault::{file_name, step};
 use crate::sys::{file, random};
 
-use super::meta::BACKUP_MADE;
+use super::meta::{BACKUP_MADE, RESTORED_FROM};
 use super::open::{check_ours, connect, faults, remove_leftovers};
 use super::place::{Found, Place};
 use super::{StoreFault, natural, seal};
@@ -36,15 +37,19 @@ pub struct Backup {
 /// Nothing was written: there is no such database, it is damaged, `to` is there and must not be replaced, or the disk said no.
 pub fn back_up(path: &Path, to: &Path, replace: bool, now_ms: u64) -> Result<Backup, StoreFault> {
     let place = Place::of(path)?;
+    place.refuse_root_for_others()?;
     let _lock = place.lock_for_backup()?.ok_or_else(|| {
         let path = place.path().display();
         StoreFault::Unusable(format!("a restore of the database {path} is under way: try again when it has ended"))
     })?;
-    // One that was cut off: nobody can have begun another one meanwhile, and a Host would have finished it.
-    if place.restored().exists()
-        && let Some(_alone) = place.lock()?
-    {
-        place.finish_restore()?;
+    // One that was cut off. Nobody can have begun another one meanwhile; but a Host that begins may be about to finish it.
+    if place.restored().exists() {
+        let Some(_alone) = place.lock()? else {
+            return Err(place.cannot("back up", &"a restore of it is being finished: try again in a moment"));
+        };
+        if let Some(kept) = place.finish_restore()? {
+            info!("a restore that was cut off is finished; the database before it is kept as {}", kept.display());
+        }
     }
     if place.look()? == Found::Nothing {
         return Err(place.cannot("back up", &"it is not there; see database.db_file in the configuration"));
@@ -82,8 +87,7 @@ impl Target {
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = fs::canonicalize(folder).map_err(|error| fault(&format!("{}: {error}", folder.display())))?;
         let path = folder.join(name);
-        let own = ["", "-wal", "-shm", "-journal", ".lock", ".backup.lock", ".restore", ".restored"];
-        if own.iter().any(|suffix| place.beside(suffix) == path) {
+        if place.is_own(&path) {
             return Err(fault(&"that is a file of the database itself"));
         }
         match fs::symlink_metadata(&path) {
@@ -139,7 +143,13 @@ fn copy(place: &Place, to: &Path, now_ms: u64) -> Result<u64, StoreFault> {
     let copy = connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Nothing that a crash leaves of it counts, so it needs no journal.
     copy.execute_batch("PRAGMA journal_mode = OFF").map_err(fault)?;
-    copy.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![BACKUP_MADE, now_ms.to_string()])
+    // One that is there is of a backup that was put back, and that no Host has taken note of: what it says of tasks is as old as that.
+    copy.execute(
+        "INSERT OR IGNORE INTO meta SELECT ?1, value FROM meta WHERE key = ?2",
+        params![RESTORED_FROM, BACKUP_MADE],
+    )
+    .map_err(fault)?;
+    copy.execute("INSERT OR IGNORE INTO meta VALUES (?1, ?2)", params![BACKUP_MADE, now_ms.to_string()])
         .map_err(fault)?;
     if let Some(how) = faults(&copy, "PRAGMA integrity_check(1)")? {
         return Err(place.damaged(&how));
@@ -163,10 +173,5 @@ fn close(conn: Connection) -> rusqlite::Result<()> {
 pub(super) fn open_backup(path: &Path) -> Result<File, StoreFault> {
     let cannot =
         |why: &dyn std::fmt::Display| StoreFault::Failed(format!("cannot read the backup {}: {why}", path.display()));
-    let file = File::open(path).map_err(|error| cannot(&error))?;
-    match file.metadata() {
-        Ok(seen) if seen.is_file() => Ok(file),
-        Ok(_) => Err(cannot(&"it is no regular file")),
-        Err(error) => Err(cannot(&error)),
-    }
+    file::open_regular(path).map_err(|error| cannot(&error))
 }

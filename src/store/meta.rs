@@ -8,6 +8,8 @@ use super::{Store, StoreFault};
 pub(super) const CLUSTER: &str = "cluster_id";
 /// Stands in a backup: when it was made, in milliseconds since 1970.
 pub(super) const BACKUP_MADE: &str = "backup_made_ms";
+/// Stands in a backup of a database that was itself put back from one, made at this time, before any Host took note of that.
+pub(super) const RESTORED_FROM: &str = "backup_restored_from_ms";
 
 impl Store {
     /// The value of a key.
@@ -43,7 +45,7 @@ impl Store {
     /// # Errors
     /// The database could not be written.
     pub fn forget_backup_mark(&mut self) -> Result<(), StoreFault> {
-        self.write("DELETE FROM meta WHERE key = ?1", params![BACKUP_MADE])
+        self.write("DELETE FROM meta WHERE key IN (?1, ?2)", params![BACKUP_MADE, RESTORED_FROM])
     }
 
     /// Sets the value of a key.

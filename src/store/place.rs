@@ -6,11 +6,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::sys::file::{self, Lock};
+use crate::sys::process;
 
 use super::{StoreFault, seal};
 
@@ -147,12 +148,12 @@ impl Place {
 
     /// Where a database is prepared that is to take this one's place; it means nothing.
     pub(super) fn prepared(&self) -> PathBuf {
-        self.beside(".restore")
+        self.hidden("restore")
     }
 
     /// Under this name it is decided that it takes this one's place: see [`Place::finish_restore`].
     pub(super) fn restored(&self) -> PathBuf {
-        self.beside(".restored")
+        self.hidden("restore-decided")
     }
 
     /// Under this name the database is kept whose place was taken at that time, in seconds since 1970.
@@ -181,19 +182,33 @@ impl Place {
         how: impl FnOnce(&Path) -> std::io::Result<Option<Lock>>,
     ) -> Result<Option<Lock>, StoreFault> {
         let path = self.beside(suffix);
-        let lock = how(&path).map_err(|error| self.cannot("lock", &error))?;
-        self.give_to_owner(&path).map_err(|error| self.cannot("lock", &error))?;
-        Ok(lock)
+        how(&path).map_err(|error| self.cannot("lock", &error))
     }
 
-    /// What root makes is the database's owner's (without one, the folder's): another user's Host is to work with it.
-    pub(super) fn give_to_owner(&self, path: &Path) -> std::io::Result<()> {
-        let model = fs::metadata(&self.path).or_else(|_| fs::metadata(self.folder()))?;
-        let own = fs::metadata(path)?;
-        if own.uid() == 0 && (own.uid(), own.gid()) != (model.uid(), model.gid()) {
-            chown(path, Some(model.uid()), Some(model.gid()))?;
+    /// Whoever works on a database of another user's Host as root would leave files that this Host cannot work with, and follow
+    /// whatever that user has put in the way. Without a database its folder's owner counts.
+    pub(super) fn refuse_root_for_others(&self) -> Result<(), StoreFault> {
+        let seen = fs::metadata(&self.path).or_else(|_| fs::metadata(self.folder()));
+        let owner = seen.map_err(|error| self.cannot("read", &error))?.uid();
+        if !process::is_root() || owner == 0 {
+            return Ok(());
         }
-        Ok(())
+        Err(StoreFault::Failed(format!(
+            "the database {} is the user's with number {owner}: do this as that user, as with sudo -u '#{owner}'",
+            self.path.display()
+        )))
+    }
+
+    /// Is it a file of the database's, or one of those that it may have beside it?
+    pub(super) fn is_own(&self, path: &Path) -> bool {
+        let beside = ["", "-wal", "-shm", "-journal", ".lock", ".backup.lock"].map(|suffix| self.beside(suffix));
+        beside.iter().any(|own| own == path) || [self.prepared(), self.restored()].iter().any(|own| own == path)
+    }
+
+    /// A name beside it that nobody gives to a file by hand.
+    fn hidden(&self, purpose: &str) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.folder().join(format!(".{name}.hakuriver-{purpose}"))
     }
 
     pub(super) fn cannot(&self, what: &str, error: &dyn std::fmt::Display) -> StoreFault {

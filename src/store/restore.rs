@@ -1,17 +1,18 @@
 //! A backup takes the place of the database: looked through first, then put there in one step that nothing can cut in two.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
+use crate::sys::clock;
 use crate::sys::fault::{file_name, step};
 use crate::sys::file::{self, Lock};
 
 use super::backup::open_backup;
-use super::meta::{BACKUP_MADE, CLUSTER};
+use super::meta::{BACKUP_MADE, CLUSTER, RESTORED_FROM};
 use super::open::{check_ours, connect, create_at, faults, remove_leftovers};
 use super::place::{Place, cut_here};
 use super::seal::{self, SealFault};
@@ -54,8 +55,17 @@ pub struct Prepared {
 /// Nothing was changed: a Host runs, or what is to be restored is no backup, is damaged, foreign, or of a newer version.
 pub fn prepare(path: &Path, source: Source<'_>, now_s: u64) -> Result<Prepared, StoreFault> {
     let place = Place::of(path)?;
+    place.refuse_root_for_others()?;
     let refused =
         |why: &str| StoreFault::Failed(format!("cannot restore the database {}: {why}", place.path().display()));
+    // Before anybody is locked out, and anything of an earlier restore removed.
+    let backup = match source {
+        Source::Backup { file, .. } if fs::canonicalize(file).is_ok_and(|file| place.is_own(&file)) => {
+            return Err(refused(&format!("{} is a file of the database itself: give it another name", file.display())));
+        }
+        Source::Backup { file, .. } => Some((file, open_backup(file)?)),
+        Source::Empty { .. } => None,
+    };
     let alone = [
         place.lock()?.ok_or_else(|| refused("a Host is running on it, or another restore: stop that first"))?,
         place
@@ -68,9 +78,9 @@ pub fn prepare(path: &Path, source: Source<'_>, now_s: u64) -> Result<Prepared, 
     }
     let new = place.prepared();
     remove_leftovers(&new).map_err(|error| place.cannot("restore", &error))?;
-    match source {
-        Source::Backup { file, .. } => unseal(file, &new)?,
-        Source::Empty { .. } => create_at(&new, &place)?,
+    match backup {
+        Some((name, mut file)) => unseal(name, &mut file, &new)?,
+        None => create_at(&new, &place)?,
     }
     let conn = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let looked = look_through(&conn, source, &place);
@@ -118,12 +128,11 @@ impl Drop for Prepared {
 }
 
 /// Copies what is sealed in a backup.
-fn unseal(from: &Path, to: &Path) -> Result<(), StoreFault> {
-    let cannot = |why: &str| StoreFault::Failed(format!("cannot restore {}: {why}", from.display()));
-    let mut backup = open_backup(from)?;
+fn unseal(name: &Path, backup: &mut File, to: &Path) -> Result<(), StoreFault> {
+    let cannot = |why: &str| StoreFault::Failed(format!("cannot restore {}: {why}", name.display()));
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     let mut copy = made.map_err(|error| cannot(&format!("cannot write {}: {error}", to.display())))?;
-    seal::open(&mut backup, &mut copy).map(drop).map_err(|fault| {
+    seal::open(backup, &mut copy).map(drop).map_err(|fault| {
         let _nothing = remove_leftovers(to);
         match fault {
             SealFault::Missing => {
@@ -159,6 +168,11 @@ fn look_through(conn: &Connection, source: Source<'_>, place: &Place) -> Result<
     schema::migrate(conn, version).map_err(fault)?;
     match source {
         Source::Backup { is_current: true, .. } => {
+            if let Some(why) = is_not_current(conn, place).map_err(fault)? {
+                return Err(refused(format!(
+                    "--no-host-since is not so: {why}. Without it this backup can be restored"
+                )));
+            }
             conn.execute("DELETE FROM meta WHERE key = ?1", params![BACKUP_MADE]).map_err(fault)?;
         }
         Source::Empty { cluster } => {
@@ -185,6 +199,34 @@ fn look_through(conn: &Connection, source: Source<'_>, place: &Place) -> Result<
     })
 }
 
+/// Why a Host must have run since a backup was made, if there is a sign of that.
+fn is_not_current(backup: &Connection, place: &Place) -> rusqlite::Result<Option<String>> {
+    let value = |conn: &Connection, key: &str| {
+        let mut statement = conn.prepare("SELECT value FROM meta WHERE key = ?1")?;
+        statement.query_row(params![key], |row| row.get::<_, String>(0)).optional()
+    };
+    if let Some(made) = value(backup, RESTORED_FROM)? {
+        let made = clock::rfc3339(made.parse().unwrap_or(0));
+        return Ok(Some(format!(
+            "its database had itself been put back from a backup of {made}, and no Host has looked since at what became of that"
+        )));
+    }
+    let last = |conn: &Connection| {
+        conn.query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'", [], |row| {
+            row.get::<_, i64>(0)
+        })
+    };
+    // What is there may be damaged, or not be there: then it says nothing.
+    let there = Connection::open_with_flags(place.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
+    let there = there.filter(|there| {
+        check_ours(there, place.path()).is_ok() && value(there, CLUSTER).ok() == value(backup, CLUSTER).ok()
+    });
+    let newer = there.and_then(|there| last(&there).ok()).map(|there| there - last(backup).unwrap_or(i64::MAX));
+    Ok(newer
+        .filter(|newer| *newer > 0)
+        .map(|newer| format!("the database that is there knows of {newer} later events")))
+}
+
 /// The cluster of a database that may be damaged; None: that cannot be read. It is left as it is.
 fn cluster_at(path: &Path) -> Option<String> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
@@ -196,7 +238,6 @@ fn cluster_at(path: &Path) -> Option<String> {
 fn make_ready(place: &Place, now_s: u64) -> std::io::Result<()> {
     let _step = step("write", || file_name(&place.prepared()));
     let new = File::open(place.prepared())?;
-    place.give_to_owner(&place.prepared())?;
     // Nothing that is kept is written over.
     let time_s = (now_s..).find(|time| !place.replaced(*time).exists()).unwrap_or(now_s);
     new.set_modified(UNIX_EPOCH + Duration::from_secs(time_s))?;

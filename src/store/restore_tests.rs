@@ -245,8 +245,8 @@ fn a_backup_that_was_copied_over_the_database_does_not_meet_its_log() {
 }
 
 #[test]
-fn what_root_does_for_another_users_host_is_that_users() {
-    use std::os::unix::fs::{MetadataExt as _, chown};
+fn root_does_nothing_with_another_users_database() {
+    use std::os::unix::fs::chown;
     let folder = Folder::new();
     let mut store = Store::open(&folder.db()).expect("open");
     fill(&mut store, 1..=3, State::Running);
@@ -255,12 +255,82 @@ fn what_root_does_for_another_users_host_is_that_users() {
         return;
     }
     let to = folder.0.join("backup");
+    let before = std::fs::read_dir(&folder.0).expect("read").count();
+    let fault = back_up(&folder.db(), &to, false, 5).expect_err("refused").to_string();
+    assert!(fault.contains("sudo -u '#65534'"), "{fault}");
+    std::fs::remove_file(folder.db()).expect("removed");
+    chown(&folder.0, Some(65_534), Some(65_534)).expect("changed");
+    let fault = prepare(&folder.db(), Source::Empty { cluster: None }, NOW_S).expect_err("refused").to_string();
+    assert!(fault.contains("sudo -u '#65534'"), "{fault}");
+    assert_eq!(std::fs::read_dir(&folder.0).expect("read").count(), before - 1, "nothing is made there");
+}
+
+#[test]
+fn a_lock_is_no_way_to_another_file() {
+    let folder = Folder::new();
+    drop(Store::open(&folder.db()).expect("open"));
+    let (lock, other) = (folder.0.join("cluster.db.backup.lock"), folder.0.join("other"));
+    let _none = std::fs::remove_file(&lock);
+    std::os::unix::fs::symlink(&other, &lock).expect("linked");
+    let fault = back_up(&folder.db(), &folder.0.join("backup"), false, 5).expect_err("refused").to_string();
+    assert!(fault.contains("cluster.db.backup.lock") && !other.exists(), "{fault}");
+}
+
+#[test]
+fn a_backup_of_what_was_only_put_back_is_as_old_as_that() {
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.db()).expect("open");
+    fill(&mut store, 1..=3, State::Pending);
+    drop(store);
+    let [first, second] = ["a", "b"].map(|name| folder.0.join(name));
+    back_up(&folder.db(), &first, false, 5_000).expect("written");
+    prepare(&folder.db(), backup(&first, false), NOW_S).and_then(Prepared::commit).expect("restored");
+    back_up(&folder.db(), &second, false, 9_000).expect("written");
+    let fault = prepare(&folder.db(), backup(&second, true), NOW_S).expect_err("refused").to_string();
+    assert!(fault.contains("--no-host-since is not so") && fault.contains("1970-01-01T00:00:05"), "{fault}");
+    prepare(&folder.db(), backup(&second, false), NOW_S).and_then(Prepared::commit).expect("restored");
+    let mut store = Store::open(&folder.db()).expect("open");
+    assert_eq!(store.backup_mark().expect("read"), Some(5_000), "the time that its tasks are of");
+    // Once a Host has taken note, backups are of their own time.
+    store.forget_backup_mark().and_then(|()| store.commit()).expect("written");
+    drop(store);
+    let third = folder.0.join("c");
+    back_up(&folder.db(), &third, false, 12_000).expect("written");
+    prepare(&folder.db(), backup(&third, true), NOW_S).and_then(Prepared::commit).expect("restored");
+}
+
+#[test]
+fn that_no_host_ran_since_is_not_believed_against_the_evidence() {
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.db()).expect("open");
+    fill(&mut store, 1..=3, State::Pending);
+    let to = folder.0.join("backup");
     back_up(&folder.db(), &to, false, 5).expect("written");
+    fill(&mut store, 4..=4, State::Pending);
+    store.skip_event_numbers(1_000_000).expect("written");
+    store.commit().expect("committed");
+    drop(store);
+    let fault = prepare(&folder.db(), backup(&to, true), NOW_S).expect_err("refused").to_string();
+    assert!(fault.contains("later events"), "{fault}");
     prepare(&folder.db(), backup(&to, false), NOW_S).and_then(Prepared::commit).expect("restored");
-    for name in ["cluster.db", "cluster.db.lock", "cluster.db.backup.lock"] {
-        let owner = std::fs::metadata(folder.0.join(name)).expect(name).uid();
-        assert_eq!(owner, 65_534, "{name}");
-    }
+}
+
+#[test]
+fn what_is_restored_is_a_file_and_not_the_databases_own() {
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.db()).expect("open");
+    fill(&mut store, 1..=3, State::Running);
+    drop(store);
+    let to = folder.0.join("backup");
+    back_up(&folder.db(), &to, false, 5).expect("written");
+    let own = Place::of(&folder.db()).expect("there").prepared();
+    std::fs::copy(&to, &own).expect("copied");
+    let fault = prepare(&folder.db(), backup(&own, false), NOW_S).expect_err("refused").to_string();
+    assert!(fault.contains("give it another name") && own.exists(), "{fault}");
+    let pipe = folder.0.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    let fault = prepare(&folder.db(), backup(&pipe, false), NOW_S).expect_err("refused").to_string();
+    assert!(fault.contains("not a regular file"), "{fault}");
 }
 
 #[test]

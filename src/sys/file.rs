@@ -5,10 +5,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 use super::fault::{file_name, step};
+
+mod lock;
+
+pub use lock::Lock;
 
 /// Replaces `path` with `content` so that a crash leaves the old or the new content, never a part; mode as given,
 /// whatever the umask.
@@ -165,7 +166,6 @@ pub fn read_foreign(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// The io error, without the path.
 pub fn open_foreign(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let odd = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
     // O_NONBLOCK: a named pipe would hold us for ever; O_NOFOLLOW: a link might show us any file of this machine.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = options.custom_flags(flags).open(path).map_err(|fault| match fault.raw_os_error() {
@@ -173,7 +173,23 @@ pub fn open_foreign(path: &Path, options: &mut OpenOptions) -> io::Result<File> 
         Some(libc::ELOOP | libc::ENXIO | libc::EISDIR) => odd(),
         _ => fault,
     })?;
+    regular(file)
+}
+
+fn odd() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(odd()) }
+}
+
+/// Opens a regular file to read it, wherever links lead; what is none is refused (`InvalidInput`) without waiting for it.
+///
+/// # Errors
+/// The io error, without the path.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?)
 }
 
 /// Removes a folder and all that is in it, however deep: somebody hostile may have filled it, though nobody writes there
@@ -260,46 +276,6 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
             // The umask may have taken bits away.
             fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| at("set the mode of", path, &e))?;
             sync_dir(parent.unwrap_or(Path::new(".")))
-        }
-    }
-}
-
-/// An exclusive lock on a file, held until dropped (and let go by the kernel when the process dies).
-#[derive(Debug)]
-pub struct Lock {
-    _file: Flock<File>,
-}
-
-impl Lock {
-    /// Takes it without waiting. Ok(None): someone else has it. The file is made if it is not there, and never removed
-    /// (a lock on a removed file locks nothing).
-    ///
-    /// # Errors
-    /// The file cannot be opened, or its file system knows no locks.
-    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        Self::take(path, FlockArg::LockExclusiveNonblock)
-    }
-
-    /// The same for one of many, none of whom disturbs the others.
-    ///
-    /// # Errors
-    /// As [`Lock::try_take`].
-    pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
-        Self::take(path, FlockArg::LockSharedNonblock)
-    }
-
-    fn take(path: &Path, how: FlockArg) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|fault| at("open the lock file", path, &fault))?;
-        match Flock::lock(file, how) {
-            Ok(file) => Ok(Some(Self { _file: file })),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, fault)) => Err(at("lock", path, &fault.into())),
         }
     }
 }

@@ -139,7 +139,8 @@ impl World {
             fs::create_dir_all(folder).unwrap();
         }
         let host_disk = Mount::tmpfs(&host_folder, "64m");
-        let node_disk = Mount::tmpfs(&node_folder, "256m");
+        // Room for many copies of the program: whoever is left over from before a Runner lost its state keeps one.
+        let node_disk = Mount::tmpfs(&node_folder, "1g");
         let wrapper = scratch.dir.join("docker");
         write_script(&wrapper, &format!("#!/bin/sh\nexec docker -H {} \"$@\"\n", daemon.socket()));
         let mut cluster = Cluster::new(Settings {

@@ -168,7 +168,7 @@ impl Core {
             let (event, cause) = match standing.state {
                 // Nothing was in flight to it: the session got none of these before this inventory.
                 State::Assigning if first_of_session => (Event::NeverStarted, "not started on its node"),
-                // One that was lost before it ran is still to be started there.
+                // One that was lost before it ran is none of those: its node tells of it.
                 State::Running | State::Paused | State::Lost if standing.rev > 0 && live.task.started_ms.is_some() => {
                     if !suspected.contains(&id) {
                         suspects.insert(id);

@@ -15,6 +15,7 @@ use crate::domain::ssh_key::PublicKey;
 use crate::domain::state::{Exit, Observation};
 use crate::net::http::{Head, Reply};
 use crate::sys::clock;
+use crate::warning;
 
 use super::super::engine::{ActFault, Beat, Poll, Registration, Seen, Snapshot, What};
 use super::super::view::Figures;
@@ -64,9 +65,20 @@ impl Api {
 
     /// `PUT /runner/{hostname}/observed`
     pub(super) fn observed(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Observed { session, complete, tasks, outputs } = json::decode(body).map_err(undecoded)?;
-        let tasks = tasks.into_iter().map(seen).collect::<Result<_, _>>()?;
+        let Observed { session, mut complete, tasks: rows, outputs } = json::decode(body).map_err(undecoded)?;
         let name = node_name(name)?;
+        let mut tasks = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.task_id.clone();
+            match seen(row) {
+                Ok(seen) => tasks.push(seen),
+                // It costs this report, and not the node: what it tells of others counts. And nothing is called absent.
+                Err(fault) => {
+                    warning!("node {name}: a report of task {id} is passed over: {}", fault.detail);
+                    complete = false;
+                }
+            }
+        }
         // Before the engine is asked: when the end is acknowledged, what came with it is kept.
         let outputs = self.take_chunks(&name, &session, outputs)?;
         let snapshot = Snapshot { session, complete, tasks };
@@ -187,13 +199,11 @@ const SIGNALS: i32 = 127;
 const ATTEMPTS: u32 = 1 << 30;
 
 pub(in crate::host) fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
-    if task.exit_signal.is_some_and(|signal| !(1..=SIGNALS).contains(&signal)) {
-        return Err(wrong("exit_signal", &format!("a signal from 1 to {SIGNALS}")));
-    }
     if task.attempt >= ATTEMPTS {
         return Err(wrong("attempt", &format!("a number below {ATTEMPTS}")));
     }
-    let exit = Exit { code: task.exit_code, signal: task.exit_signal };
+    // A task has a hand in it: what is no signal is none.
+    let exit = Exit { code: task.exit_code, signal: task.exit_signal.filter(|signal| (1..=SIGNALS).contains(signal)) };
     let message = task.reason.map(shortened);
     let report = match (task.state.as_str(), message) {
         ("starting", _) => Observation::Starting { progress: task.progress.map(shortened) },

@@ -163,6 +163,40 @@ fn every_refusal_is_in_the_protocols_own_words() {
 }
 
 #[test]
+fn one_who_is_refused_is_gone_soon_however_slowly_it_goes() {
+    let proxy = Proxy::new();
+    let mut socket = proxy.ask("garbage\n");
+    let begin = Instant::now();
+    // A byte now and then: each would be a reason to wait on.
+    while socket.write_all(b"x").is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is still held");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn the_oldest_stranger_goes_and_those_that_are_gone_do_not_count() {
+    let strangers = Arc::new(Strangers::default());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let pair = || {
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        (client, Arc::new(listener.accept().expect("it has come").0))
+    };
+    let ((gone, dead), (mut alive, second)) = (pair(), pair());
+    drop(gone);
+    let begin = Instant::now();
+    while dead.shutdown(Shutdown::Both).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "its other end is closed");
+        std::thread::yield_now();
+    }
+    alive.set_read_timeout(Some(Duration::from_secs(20))).expect("open");
+    let _kept = [strangers.add(&dead), strangers.add(&second)];
+    assert!(strangers.close_oldest(), "there is one that can make room");
+    assert_eq!(alive.read(&mut [0; 1]).expect("the end"), 0);
+    assert!(!strangers.close_oldest());
+}
+
+#[test]
 fn bytes_go_both_ways_and_the_end_of_each_is_carried_through() {
     let proxy = Proxy::new();
     let server = TcpListener::bind("127.0.0.1:0").expect("bind");

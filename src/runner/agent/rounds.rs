@@ -4,6 +4,7 @@ use super::Agent;
 use super::task::{Asked, Kind, OFTEN, Task, gives_way, has_to_wait, kind, own_job};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::reconcile::{Action, Desired, action};
+use crate::domain::state::Want;
 use crate::runner::observed::{Absent, absent, first_revision};
 use crate::runner::order::{Order, Wanted};
 use crate::runner::record::Record;
@@ -36,9 +37,14 @@ impl Agent {
         let is_known_gone = wanted.is_some_and(|wanted| self.knows_all_like(wanted));
         let action = action(id, desired.as_ref(), self.tasks.get(id).map(Task::had).as_ref());
         self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))));
+        // That it was given back without being started is known here, and to be told until the Host has heard it.
+        let was_returned = |attempt| self.absent.get(&id) == Some(&(attempt, Absent::Returned));
+        let is_to_stop = desired.is_some_and(|desired| desired.want == Want::Stop);
+        let is_kept = matches!(action, Some(Action::ReportGone(_, attempt)) if !is_to_stop && was_returned(attempt));
         self.report_absent(
             id,
             match action {
+                Some(Action::ReportGone(_, attempt)) if is_kept => Some((attempt, Absent::Returned)),
                 Some(Action::ReportGone(_, attempt)) if is_known_gone => Some((attempt, Absent::Gone)),
                 Some(Action::Start(_, attempt)) if is_returned => Some((attempt, Absent::Returned)),
                 _ => None,
