@@ -169,7 +169,10 @@ impl FromStr for Mount {
         let read_only = match parts.next() {
             None | Some("rw") => false,
             Some("ro") => true,
-            Some(mode) => return Err(fault(&format!("the mode is ro or rw, not {mode:?}"))),
+            Some(mode) => {
+                let shown: String = mode.chars().take(20).collect();
+                return Err(fault(&format!("the mode is ro or rw, not {shown:?}")));
+            }
         };
         if parts.next().is_some() {
             return Err(fault("it has more than three parts (a path cannot contain ':')"));
