@@ -52,8 +52,14 @@ pub struct BoxFile {
     pub time_limit_seconds: Option<u64>,
 }
 
+/// In `OUT`: there once a command has been begun.
+pub const BEGUN: &str = "begun";
+
 /// In `OUT`: how a command ended, an [`ExitFile`].
 pub const EXIT: &str = "exit.json";
+
+/// What the supervisor writes there is far below this, in bytes; what a hostile task puts in its place may not be.
+pub const LARGEST_EXIT: usize = 64 << 10;
 
 /// What the supervisor in a container writes when its command has ended.
 #[derive(Clone, Debug, Default, PartialEq, DeJson, SerJson)]

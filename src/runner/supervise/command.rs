@@ -1,14 +1,14 @@
 //! A command in its container: its output goes to files of its own, and how it ended is written beside them.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::box_file::{BoxFile, EXIT, ExitFile, NOT_RUN, OUT};
+use super::box_file::{BEGUN, BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, UNUSABLE, WORD};
 use super::protocol::{STDERR, STDOUT};
 use crate::api::json;
 use crate::domain::raw_text;
@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(9);
 
 /// Runs the command to its end; the answer is the container's exit status.
 pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
+    if let Some(code) = begun_before(Path::new(OUT)) {
+        return code;
+    }
     let started = clock::unix_ms();
     let ended = start(task).map(|child| {
         let limit = task.time_limit_seconds.map(Duration::from_secs);
@@ -51,6 +54,22 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
         eprintln!("hakuriver: {fault}");
     }
     told.code.unwrap_or(NOT_RUN)
+}
+
+/// A command is begun once, also where Docker was killed while it started the container, took that for one that never ran, and was
+/// asked to start it again. The answer: what to end with, if it was begun before: as it ended then, if that was written.
+fn begun_before(out: &Path) -> Option<i32> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(out.join(BEGUN)) {
+        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => {}
+        // Where there is no room for it, or nothing is left of the folder, the command is not kept from running.
+        Ok(_) | Err(_) => return None,
+    }
+    let text = file::read_foreign(&out.join(EXIT), LARGEST_EXIT).ok();
+    let told = text.and_then(|text| json::decode::<ExitFile>(&text).ok());
+    Some(told.and_then(|told| told.code).unwrap_or_else(|| {
+        eprintln!("{WORD}result unknown: it was begun before, and Docker lost sight of that");
+        UNUSABLE
+    }))
 }
 
 /// The child's process id.
@@ -161,6 +180,19 @@ fn bytes(text: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_begun_once_and_its_end_is_the_first_ones() {
+        let scratch = file::Scratch::new();
+        let out = scratch.path();
+        assert_eq!(begun_before(&out.join("gone")), None, "without a folder it runs");
+        assert_eq!(begun_before(out), None, "the first time");
+        assert_eq!(begun_before(out), Some(UNUSABLE), "how that ended is not known");
+        for (text, code) in [(r#"{"code":7,"signal":null,"timed_out":false,"stopped":false}"#, 7), ("odd", UNUSABLE)] {
+            fs::write(out.join(EXIT), text).expect("written");
+            assert_eq!(begun_before(out), Some(code), "{text}");
+        }
+    }
 
     #[test]
     fn users_are_found_by_the_images_own_files() {

@@ -8,12 +8,10 @@ use crate::runner::message::Next;
 use crate::runner::order::{CommandOrder, ContainerOrder};
 use crate::runner::outcome;
 use crate::runner::record::{COMMAND, Outcome, Phase};
-use crate::runner::supervise::box_file::{self, BoxFile, ExitFile};
+use crate::runner::supervise::box_file::{self, BoxFile, ExitFile, LARGEST_EXIT};
 use crate::sys::{clock, file};
 use crate::{info, warning};
 
-/// What the supervisor writes is far below this; what a hostile task puts in its place may not be.
-const LARGEST_EXIT: usize = 64 << 10;
 /// How many lines of a container that could not run its command are told.
 const LINES: u32 = 5;
 
