@@ -30,7 +30,7 @@ check:
 	@scripts/setup.sh check
 	cargo fmt --all -- --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets $(FAULT_POINTS) -- -D warnings
+	cargo clippy --locked --all-targets --test torture $(FAULT_POINTS) -- -D warnings
 	cargo test --locked --quiet $(FAULT_POINTS) --test it floors::
 
 test: check build

@@ -157,7 +157,7 @@ impl FromStr for Mount {
     /// `HOST_PATH:CONTAINER_PATH[:ro|rw]`
     fn from_str(text: &str) -> Result<Self, SpecFault> {
         let fault = |what: &str| {
-            let shown: String = text.chars().take(200).collect();
+            let shown: String = text.chars().take(100).collect();
             SpecFault(format!(
                 "mount {shown:?} is not valid: {what}; expected HOST_PATH:CONTAINER_PATH[:ro|rw], such as /data:/data:ro"
             ))

@@ -37,15 +37,14 @@ pub struct World {
     /// From the users.
     pub users: Arc<Network>,
     pub daemon: Daemon,
-    /// Where the Host's database is.
-    pub host_disk: Mount,
-    /// Where the Runners keep their records.
-    pub node_disk: Mount,
+    /// Where the Host's database is, and where the Runners keep their records: unmounted when this is dropped.
+    pub _disks: [Mount; 2],
     pub host_folder: PathBuf,
     pub node_folder: PathBuf,
     /// Those that are still to come before any comes again.
     pub deck: Vec<&'static Fault>,
-    pub scratch: Cluster,
+    /// Its directory holds all of the above.
+    pub _scratch: Cluster,
 }
 
 /// One way to do harm.

@@ -168,12 +168,11 @@ impl World {
             lines,
             users,
             daemon,
-            host_disk,
-            node_disk,
+            _disks: [host_disk, node_disk],
             host_folder,
             node_folder,
             deck: Vec::new(),
-            scratch,
+            _scratch: scratch,
         };
         for node in NODES {
             world.start_runner(node);
