@@ -19,6 +19,8 @@ pub struct Daemon {
     run: PathBuf,
     pub data: PathBuf,
     bridge: String,
+    /// What starts its containers, if not runc itself.
+    runtime: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -32,6 +34,7 @@ impl Daemon {
             run: std::env::temp_dir().join(&scratch.tag),
             data: scratch.dir.join("docker-data"),
             bridge,
+            runtime: None,
             child: None,
         };
         fs::create_dir_all(&daemon.run).unwrap();
@@ -41,6 +44,12 @@ impl Daemon {
         ip(&["address", "add", &format!("10.213.{third}.1/24"), "dev", &daemon.bridge]);
         ip(&["link", "set", &daemon.bridge, "up"]);
         daemon
+    }
+
+    /// Its containers are started by this program, which has runc's arguments.
+    pub fn with_runtime(mut self, program: PathBuf) -> Self {
+        self.runtime = Some(program);
+        self
     }
 
     pub fn socket(&self) -> String {
@@ -61,7 +70,11 @@ impl Daemon {
             fs::remove_file(&left).unwrap();
         }
         let log = fs::OpenOptions::new().create(true).append(true).open(self.run.join("dockerd.log")).unwrap();
-        let child = Command::new("dockerd")
+        let mut command = Command::new("dockerd");
+        if let Some(program) = &self.runtime {
+            command.arg(format!("--add-runtime=ours={}", program.display())).arg("--default-runtime=ours");
+        }
+        let child = command
             .args(["-H", &self.socket(), "--bridge", &self.bridge])
             // The tables of the kernel belong to the machine's own daemon; the user-space proxy carries published ports.
             .args(["--iptables=false", "--ip-masq=false"])
@@ -127,6 +140,17 @@ impl Daemon {
         command
     }
 
+    /// The keepers of its containers, whether it knows these or not.
+    fn shims(&self) -> Vec<i32> {
+        processes_naming(&format!("-namespace\0{}\0", self.tag))
+    }
+
+    /// Our first processes in its containers, whether it knows these or not.
+    pub fn firsts(&self) -> Vec<i32> {
+        let ours = processes_naming("supervise\0--in-container\0");
+        self.shims().into_iter().flat_map(children).filter(|pid| ours.contains(pid)).collect()
+    }
+
     #[track_caller]
     pub fn docker(&self, args: &[&str]) -> String {
         program::run(self.command().args(args), Duration::from_secs(60)).ok().trim().to_owned()
@@ -148,9 +172,8 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         // One that was killed, and not started again, has left its containers to nobody.
-        for shim in processes_naming(&format!("-namespace\0{}\0", self.tag)) {
-            let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
-            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([shim]) {
+        for shim in self.shims() {
+            for pid in children(shim).into_iter().chain([shim]) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
@@ -164,6 +187,12 @@ impl Drop for Daemon {
         let _ = fs::remove_dir_all(&self.run);
         let _ = fs::remove_dir_all(&self.data);
     }
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Numbers of the processes with these words, each followed by a zero, in their command line.

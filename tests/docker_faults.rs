@@ -1,14 +1,17 @@
 //! What happens to containers behind the Runner's back, and to Docker itself.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::Daemon;
-use crate::env::{Cluster, SOON, Settings, write_script};
+use crate::env::{Cluster, SOON, Settings, image_file, write_script};
 use crate::invariants::Witness;
 use crate::program::docker;
+use crate::slow_runtime::SlowRuntime;
 use crate::wait;
 
 #[track_caller]
@@ -94,8 +97,13 @@ struct Private {
 
 impl Private {
     fn new() -> Self {
+        Self::with(|_, daemon| daemon)
+    }
+
+    /// `ready` sees the daemon, and a directory for what it needs, before it is started.
+    fn with(ready: impl FnOnce(&Path, Daemon) -> Daemon) -> Self {
         let scratch = Cluster::new(Settings { no_environment: true, ..Settings::default() });
-        let mut daemon = Daemon::new(&scratch);
+        let mut daemon = ready(&scratch.dir, Daemon::new(&scratch));
         daemon.start();
         let wrapper = scratch.dir.join("docker");
         write_script(&wrapper, &format!("#!/bin/sh\nexec docker -H {} \"$@\"\n", daemon.socket()));
@@ -203,4 +211,91 @@ fn a_frozen_daemon_keeps_containers_waiting_and_nothing_else() {
     cluster.await_status(&next, "running");
     cluster.cli(&["vps", "kill", &next]).ok();
     private.witness.settles(cluster, SOON);
+}
+
+/// A private cluster, and the way to make its daemon die after it has started a container, and before it has written so.
+fn forgetful() -> (Private, SlowRuntime) {
+    let mut slow = None;
+    let private = Private::with(|dir, daemon| {
+        let (runtime, program) = SlowRuntime::new(dir);
+        slow = Some(runtime);
+        daemon.with_runtime(program)
+    });
+    private.cluster.add_environment("bare", 1_700_000_000, &image_file("bare.tar"));
+    (private, slow.unwrap())
+}
+
+/// A command that adds a line to the file when it begins, and then does `rest`; the daemon forgets it. The answer: the task's id.
+#[track_caller]
+fn begun_and_forgotten(private: &mut Private, slow: &SlowRuntime, rest: &str) -> (String, PathBuf) {
+    let cluster = &private.cluster;
+    let folder = cluster.dir.join("marks");
+    fs::create_dir(&folder).unwrap();
+    let mount = format!("{}:/marks", folder.display());
+    slow.hold();
+    let script = format!("echo begun >>/marks/starts; {rest}");
+    let id = cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", &script]);
+    slow.await_start(SOON);
+    let starts = folder.join("starts");
+    wait::until_true("the command begins", SOON, || (starts.exists(), "it has not".to_owned()));
+    private.daemon.stop(Signal::SIGKILL);
+    slow.release();
+    (id, starts)
+}
+
+#[test]
+fn a_command_that_a_dead_daemon_has_started_and_forgotten_does_not_run_twice() {
+    let (mut private, slow) = forgetful();
+    let (id, starts) = begun_and_forgotten(&mut private, &slow, "exit 3");
+    private.daemon.start();
+    let record = private.cluster.await_end(&id);
+    assert_eq!(fs::read_to_string(starts).unwrap(), "begun\n");
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
+    private.witness.settles(&private.cluster, SOON);
+}
+
+#[test]
+fn a_command_that_a_dead_daemon_has_started_and_forgotten_does_not_outlive_its_task() {
+    let (mut private, slow) = forgetful();
+    let (id, starts) = begun_and_forgotten(&mut private, &slow, "sleep 1000");
+    private.daemon.start();
+    let record = private.cluster.await_end(&id);
+    assert_eq!(fs::read_to_string(starts).unwrap(), "begun\n");
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", None), "{record:?}");
+    private.witness.settles(&private.cluster, SOON);
+}
+
+#[test]
+fn a_command_that_a_dead_daemon_has_started_and_forgotten_is_killed_as_any_other() {
+    let (mut private, slow) = forgetful();
+    // Its own end is put off, so only what ends it without asking does.
+    let (id, _) = begun_and_forgotten(&mut private, &slow, "trap '' TERM; sleep 1000 & wait");
+    private.cluster.cli(&["task", "kill", &id]).ok();
+    private.witness.killed(&id);
+    private.daemon.start();
+    private.cluster.await_status(&id, "killed");
+    assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
+    private.witness.settles(&private.cluster, SOON);
+}
+
+#[test]
+fn a_vps_that_a_dead_daemon_has_started_and_forgotten_is_there_once() {
+    let (mut private, slow) = forgetful();
+    slow.hold();
+    let id = private.cluster.submit_no_wait(&[]);
+    slow.await_start(SOON);
+    wait::until_true("the VPS begins", SOON, || (!private.daemon.firsts().is_empty(), "no process 1".to_owned()));
+    let first = private.daemon.firsts();
+    private.daemon.stop(Signal::SIGKILL);
+    slow.release();
+    private.daemon.start();
+    private.cluster.await_status(&id, "running");
+    await_ssh(&private.cluster, &id);
+    let now = private.daemon.firsts();
+    assert_eq!(now.len(), 1, "one container: {now:?}");
+    assert_ne!(now, first, "not the one that Docker does not know");
+    private.cluster.cli(&["vps", "kill", &id]).ok();
+    private.witness.killed(&id);
+    private.witness.settles(&private.cluster, SOON);
+    assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
 }

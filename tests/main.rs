@@ -16,6 +16,7 @@ mod mount;
 mod network;
 mod node_supervisor;
 mod program;
+mod slow_runtime;
 mod tasks;
 mod tty;
 mod wait;

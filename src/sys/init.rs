@@ -1,5 +1,6 @@
 //! Process 1 of a container: starts one program at a time, passes signals on, and buries every orphan.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::process::Stdio;
@@ -14,15 +15,22 @@ use nix::unistd::{Pid, getpid};
 use super::children::{Gone, reap};
 use super::command::{CommandFault, cannot_start, prepare};
 use super::fault;
+use super::recall;
 use super::shutdown::poll;
 
 /// What is left when the main program has ended by itself gets TERM and this long to end well.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long who was killed takes to be gone, before it is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Our exit status when the container was recalled: that of one that is killed.
+const RECALLED: i32 = 128 + libc::SIGKILL;
 
 /// The role of process 1. One a process.
 #[derive(Debug)]
 pub struct Init {
     signals: SignalFd,
+    /// Readable: all that is here has to go at once, and we after it.
+    recall: Option<File>,
     /// False under an init of Docker's: then all that is not our child is none of our business.
     first: bool,
 }
@@ -61,7 +69,12 @@ impl Init {
         // Blocked signals reach even process 1, for which the kernel drops those with a default action.
         set.thread_block()?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { signals, first: getpid() == Pid::from_raw(1) })
+        Ok(Self { signals, recall: None, first: getpid() == Pid::from_raw(1) })
+    }
+
+    /// Whoever writes to this pipe ends us, and all that is in the container: see [`recall`].
+    pub fn heed(&mut self, pipe: File) {
+        self.recall = Some(pipe);
     }
 
     /// Runs a program that others depend on, and returns when it has ended, with what it left behind. Its output goes to our
@@ -228,7 +241,35 @@ impl Init {
             if end.is_some_and(|end| Instant::now() >= end) {
                 return None;
             }
-            poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], end);
+            let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
+            let Some(recall) = &self.recall else {
+                poll(&mut [signals], end);
+                continue;
+            };
+            let mut both = [signals, PollFd::new(recall.as_fd(), PollFlags::POLLIN)];
+            poll(&mut both, end);
+            if both[1].any() == Some(true) {
+                self.vanish(recall);
+            }
+        }
+    }
+
+    /// Ends everything in the container and this process, which says nothing of how its program ended: it did not end by itself.
+    fn vanish(&self, pipe: &File) -> ! {
+        recall::drain(pipe);
+        eprintln!("hakuriver: this container was recalled by its node");
+        loop {
+            // Where we are not process 1, Docker's own init ends the rest after us.
+            let gone = !self.first || {
+                let _none = kill(Pid::from_raw(-1), Signal::SIGKILL);
+                bury(|_, _| {})
+            };
+            if gone {
+                std::process::exit(RECALLED);
+            }
+            // Whoever reads this pipe lives until all else has ended; what was being born meanwhile is killed next time.
+            poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], Some(Instant::now() + AGAIN));
+            while self.signals.read_signal().is_ok_and(|signal| signal.is_some()) {}
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod procfs;
 pub mod pty;
 pub mod random;
 pub mod ready;
+pub mod recall;
 pub mod shutdown;
 #[cfg(test)]
 pub(crate) mod simulated;

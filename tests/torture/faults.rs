@@ -17,6 +17,7 @@ use crate::load::Load;
 use crate::mount::Mount;
 use crate::network::{Network, Weather};
 use crate::rng::Rng;
+use crate::slow_runtime::SlowRuntime;
 use crate::wait;
 
 pub const NODES: [&str; 2] = ["a", "b"];
@@ -37,6 +38,8 @@ pub struct World {
     /// From the users.
     pub users: Arc<Network>,
     pub daemon: Daemon,
+    /// What starts its containers.
+    pub runtime: SlowRuntime,
     /// Where the Host's database is, and where the Runners keep their records: unmounted when this is dropped.
     pub _disks: [Mount; 2],
     pub host_folder: PathBuf,
@@ -66,7 +69,7 @@ const fn costly(name: &'static str, act: fn(&mut World, &mut Rng)) -> Fault {
 }
 
 /// Every one of them.
-pub static FAULTS: [Fault; 30] = [
+pub static FAULTS: [Fault; 31] = [
     fault("Host killed", |world, rng| {
         world.cluster.kill9("host");
         pause(rng, SHORT);
@@ -169,6 +172,17 @@ pub static FAULTS: [Fault; 30] = [
     costly("dockerd killed", |world, rng| {
         world.daemon.stop(Signal::SIGKILL);
         pause(rng, SHORT);
+        world.daemon.start();
+    }),
+    costly("dockerd killed while it starts a container", |world, rng| {
+        world.runtime.hold();
+        // With the Host or a node away there may be none to start.
+        world.runtime.sees_start(Duration::from_secs(5));
+        world.daemon.stop(Signal::SIGKILL);
+        if rng.chance(50) {
+            pause(rng, SHORT);
+        }
+        world.runtime.release();
         world.daemon.start();
     }),
     fault("dockerd frozen", |world, rng| {

@@ -29,6 +29,9 @@ mod network;
 #[path = "../program.rs"]
 mod program;
 #[allow(dead_code)]
+#[path = "../slow_runtime.rs"]
+mod slow_runtime;
+#[allow(dead_code)]
 #[path = "../tasks.rs"]
 mod tasks;
 #[allow(dead_code)]
@@ -54,6 +57,7 @@ use crate::load::Load;
 use crate::mount::Mount;
 use crate::network::Network;
 use crate::rng::Rng;
+use crate::slow_runtime::SlowRuntime;
 use crate::tasks::seen;
 
 /// So many faults from one rest to the next.
@@ -132,7 +136,8 @@ impl Tally {
 impl World {
     fn new(rng: &mut Rng) -> Self {
         let scratch = Cluster::new(Settings { no_environment: true, ..Settings::default() });
-        let mut daemon = Daemon::new(&scratch);
+        let (runtime, program) = SlowRuntime::new(&scratch.dir);
+        let mut daemon = Daemon::new(&scratch).with_runtime(program);
         daemon.start();
         let (host_folder, node_folder) = (scratch.dir.join("host-disk"), scratch.dir.join("node-disk"));
         for folder in [&host_folder, &node_folder] {
@@ -168,6 +173,7 @@ impl World {
             lines,
             users,
             daemon,
+            runtime,
             _disks: [host_disk, node_disk],
             host_folder,
             node_folder,

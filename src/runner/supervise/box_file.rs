@@ -5,6 +5,8 @@
 
 #![allow(clippy::question_mark, reason = "nanoserde's derive writes such code")]
 
+use std::time::Duration;
+
 use nanoserde::{DeJson, SerJson};
 
 /// Where our own files stand in a container.
@@ -17,6 +19,10 @@ pub const BOX: &str = "/.hakuriver/task";
 pub const OUT: &str = "/.hakuriver/out";
 /// The box file's name.
 pub const FILE: &str = "task.json";
+/// In the box: a [pipe](crate::sys::recall) by which the Runner ends the container where Docker does not know of it.
+pub const RECALL: &str = "recall";
+/// How long a container has for that.
+pub const RECALL_LIMIT: Duration = Duration::from_secs(10);
 /// In `OUT`: one line of what the start-up does now ("installing openssh-server with apt-get").
 pub const PHASE: &str = "phase";
 

@@ -3,13 +3,15 @@
 //! It must work in an image that has nothing: no shell, no libc, no `/etc/passwd`. What it has to say goes to stderr,
 //! which Docker keeps for the Runner.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
-use super::box_file::{BOX, BoxFile, FILE, UNUSABLE, WORD};
+use super::box_file::{BOX, BoxFile, FILE, RECALL, RECALL_LIMIT, UNUSABLE, WORD};
 use super::{command, sshd, vps};
 use crate::api::json;
-use crate::sys::file;
 use crate::sys::init::Init;
+use crate::sys::{file, recall};
 
 /// A submission has 16 MiB at most, and JSON may double it.
 const LARGEST_BOX: usize = 32 << 20;
@@ -17,10 +19,19 @@ const LARGEST_BOX: usize = 32 << 20;
 /// Does what `/.hakuriver/task/task.json` says; returns the exit status for the container.
 pub fn main() -> i32 {
     // First of all: until its signals are taken over, process 1 loses a `docker stop`.
-    let init = match Init::begin() {
+    let mut init = match Init::begin() {
         Ok(init) => init,
         Err(fault) => return unusable(&format!("cannot take over the signals: {fault}")),
     };
+    match succeed(&Path::new(BOX).join(RECALL)) {
+        Ok(pipe) => init.heed(pipe),
+        // Of an older version; or the node has lost its records.
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+        Err(fault) if fault.kind() == io::ErrorKind::TimedOut => {
+            return unusable("an earlier container of this task does not end, and Docker has lost sight of it");
+        }
+        Err(fault) => eprintln!("hakuriver: cannot be recalled: {fault}"),
+    }
     match read_box(&Path::new(BOX).join(FILE)).or_else(kept) {
         Ok(task) if task.kind == "vps" => {
             keep(&task);
@@ -30,6 +41,14 @@ pub fn main() -> i32 {
         Ok(task) => unusable(&format!("this version of hakuriver knows no tasks of the kind '{}'", task.kind)),
         Err(fault) => unusable(&fault),
     }
+}
+
+/// The one container of this task: another that Docker has lost sight of is ended. The answer is where we are told the same.
+fn succeed(pipe: &Path) -> io::Result<File> {
+    if recall::end(pipe, RECALL_LIMIT)? {
+        eprintln!("hakuriver: an earlier container of this task, of which Docker had lost sight, was ended");
+    }
+    recall::listen(pipe)
 }
 
 fn read_box(path: &Path) -> Result<BoxFile, String> {

@@ -25,9 +25,9 @@ use super::node::Node;
 use super::order::Order;
 use super::output::{Outputs, Totals};
 use super::record::{Outcome, Phase, Record};
-use crate::sys::clock;
+use super::supervise::box_file::{RECALL, RECALL_LIMIT};
 use crate::sys::shutdown::Stop;
-use crate::sys::thread;
+use crate::sys::{clock, recall, thread};
 use crate::warning;
 
 /// What is to be done with one task.
@@ -141,8 +141,23 @@ impl Work {
         }
     }
 
+    /// Ends what lives of its container though Docker has lost sight of that: see [`recall`].
+    fn recall(&self) -> io::Result<()> {
+        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        if recall::end(&folder.join("box").join(RECALL), RECALL_LIMIT)? {
+            warning!("task {}: Docker had lost sight of a container of it, which was ended", self.record.task);
+        }
+        Ok(())
+    }
+
     /// It is over: nothing of it lives.
     fn end(&mut self, outcome: Outcome) {
+        if let Err(fault) = self.recall() {
+            warning!(
+                "task {}: a container of it that Docker has lost sight of does not end: {fault}",
+                self.record.task
+            );
+        }
         if outcome.kept {
             self.node.holdings.release_cores(self.record.task);
         } else {

@@ -18,7 +18,7 @@ use crate::runner::message::Next;
 use crate::runner::order::{ContainerOrder, Needs, Order};
 use crate::runner::record::{Outcome, Phase};
 use crate::runner::supervise::box_file::{self, BoxFile};
-use crate::sys::file;
+use crate::sys::{file, recall};
 
 /// How often Docker may say that a port is taken which looked free.
 const PORT_TRIES: u32 = 100;
@@ -174,6 +174,7 @@ impl Work {
             file::make_dir(&folder, 0o700)?;
             file::make_dir(&folder.join("box"), 0o700)?;
             file::make_dir(&folder.join("out"), 0o700)?;
+            recall::make(&folder.join("box").join(box_file::RECALL))?;
             file::write_atomic(&path, text.as_bytes(), 0o600)
         })
     }
@@ -230,6 +231,9 @@ impl Work {
             self.node.boot_id.clone_into(&mut self.record.boot_id);
             self.with_room(Self::try_save)?;
             self.watch();
+            self.recall().map_err(|fault| {
+                over(format!("a container of it that Docker has lost sight of does not end: {fault}"))
+            })?;
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
                 Ok(id) => return Ok(id),
