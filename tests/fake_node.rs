@@ -138,8 +138,14 @@ impl FakeNode {
                 }
                 *desired.lock().unwrap() = answer;
                 if !tasks.is_empty() {
-                    let body = Observed { session: session.clone(), complete: false, tasks, outputs: Vec::new() }
-                        .serialize_json();
+                    let body = Observed {
+                        session: session.clone(),
+                        complete: false,
+                        tasks,
+                        outputs: Vec::new(),
+                        ..Observed::default()
+                    }
+                    .serialize_json();
                     let path = format!("/runner/{name}/observed");
                     let Ok(reply) = http::try_call(api, "PUT", &path, Some(&token), Some(&body)) else { break };
                     assert_eq!(reply.status, 200, "observed: {}", reply.text());
@@ -151,7 +157,9 @@ impl FakeNode {
 
     /// Sends what it "saw".
     pub fn observe(&self, complete: bool, tasks: Vec<ObservedTask>) -> Vec<Acknowledged> {
-        let body = Observed { session: self.session.clone(), complete, tasks, outputs: Vec::new() }.serialize_json();
+        let body =
+            Observed { session: self.session.clone(), complete, tasks, outputs: Vec::new(), ..Observed::default() }
+                .serialize_json();
         let path = format!("/runner/{}/observed", self.name);
         let reply = http::call(self.api, "PUT", &path, Some(&self.token), Some(&body));
         assert_eq!(reply.status, 200, "observed: {}", reply.text());
@@ -178,7 +186,8 @@ impl FakeNode {
 
     /// Reports with output: what the Host has of that.
     pub fn report(&self, tasks: Vec<ObservedTask>, outputs: Vec<OutputChunk>) -> Vec<OutputHave> {
-        let body = Observed { session: self.session.clone(), complete: false, tasks, outputs }.serialize_json();
+        let body = Observed { session: self.session.clone(), complete: false, tasks, outputs, ..Observed::default() }
+            .serialize_json();
         let reply =
             http::call(self.api, "PUT", &format!("/runner/{}/observed", self.name), Some(&self.token), Some(&body));
         assert_eq!(reply.status, 200, "observed: {}", reply.text());

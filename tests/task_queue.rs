@@ -220,3 +220,33 @@ fn who_is_next_in_line_takes_no_core_from_who_was_placed() {
         assert_eq!(record.status, "completed", "{}", seen(&record));
     }
 }
+
+/// Each task is about as long as Linux takes, and together they are longer than any answer that a Runner takes (64 MiB): it gets them
+/// all the same, and hears of what came with them.
+#[test]
+fn a_node_is_told_of_more_than_goes_into_one_answer() {
+    let settings = Settings { no_environment: true, timeout_factor: 120, ..Settings::default() };
+    let mut cluster = Cluster::host_and_runner(settings);
+    // So it is known what the node has.
+    let first = cluster.script(&[], "exit 0");
+    cluster.await_status(&first, "completed");
+    cluster.kill9("runner-a");
+    let long = SubmitBody {
+        required_cores: Some(0),
+        env_vars: (0..45).map(|number| (format!("LONG{number}"), "x".repeat(130_000))).collect(),
+        ..null_body("true", &[])
+    };
+    let mut all: Vec<String> = (0..13).flat_map(|_| cluster.submit_body(&long)).collect();
+    let short = cluster.script(&["--cores", "0"], "exit 3");
+    let killed = cluster.script(&["--cores", "0"], "exec sleep 1000");
+    all.extend([short.clone(), killed.clone()]);
+    assert!(all.iter().all(|id| cluster.status(id).status == "assigning"), "all of them are in the node's list");
+    cluster.post(&format!("/kill/{killed}"), "");
+    cluster.start_runner("a");
+    for id in &all {
+        let record = cluster.await_end(id);
+        let expected = if *id == short { Some(3) } else { None };
+        assert_eq!(record.exit_code, expected, "{}", seen(&record));
+    }
+    assert_eq!(cluster.status(&killed).status, "killed");
+}

@@ -117,6 +117,10 @@ pub struct Observed {
     /// The whole inventory of tasks, not only what changed.
     pub complete: bool,
     pub tasks: Vec<ObservedTask>,
+    /// With `complete`: the ids of those of which the calls just before have told. An inventory that is too long for one call comes
+    /// in several, of which the last one is `complete`.
+    #[nserde(default)]
+    pub told: Vec<String>,
     /// Little output that goes with the report of a task's end (what is more goes by `PUT /runner/{hostname}/output`).
     #[nserde(default)]
     pub outputs: Vec<OutputChunk>,
@@ -198,7 +202,7 @@ pub struct Acknowledged {
 }
 
 /// The answer to `GET /runner/{hostname}/desired?session=&version=V`: everything that this node should have. Asked with
-/// `&changes=1`, it may be what is new since version V alone.
+/// `&changes=1`, it may be what is new since version V alone, or the first part of a list that is long.
 #[derive(Clone, Debug, Default, DeJson, SerJson)]
 #[nserde(serialize_none_as_null)]
 pub struct DesiredAnswer {
@@ -212,6 +216,10 @@ pub struct DesiredAnswer {
     /// Those that stand in the list no longer.
     #[nserde(default)]
     pub removed: Vec<String>,
+    /// Null: there is no more. Else the list goes on: this is as far as the task of this id, in the order of ids. The next poll
+    /// names it, `&through=ID`, and is answered with the rest, and with what is new since in what came before.
+    #[nserde(default)]
+    pub through: Option<String>,
     /// All shells that users wait for: the node is to open a WebSocket `GET /runner/{hostname}/shell/{id}?session=` for each.
     #[nserde(default)]
     pub shells: Vec<ShellOrder>,

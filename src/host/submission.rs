@@ -43,6 +43,9 @@ impl Rules {
 const MOST_TASKS: usize = 100_000;
 /// Bytes that their specifications hold at most, all together: a body of 16 MiB could else become tasks of terabytes.
 const MOST_BYTES: usize = 256 << 20;
+/// Bytes of a command, its arguments and its environment, each text with the NUL behind it and a pointer to it: Linux starts no
+/// program with more, whatever its limits are (execve(2), "Limits on size of arguments and environment").
+const LARGEST_EXEC: usize = 6 << 20;
 /// Seconds in `max_wait_seconds` and `time_limit_seconds` at most: a year.
 const LONGEST: u64 = 365 * 86_400;
 
@@ -111,6 +114,18 @@ fn bounded(body: &SubmitRequest) -> Result<(), ActFault> {
     }
     let env: usize = body.env_vars.iter().map(|(name, value)| name.len() + value.len()).sum();
     let mounts = body.additional_mounts.as_deref().map_or(0, size);
+    let passed = |texts: &[String]| texts.iter().map(|text| text.len() + 9).sum::<usize>();
+    let longest = match &body.argument_sets {
+        Some(sets) => sets.iter().map(|set| passed(set)).max().unwrap_or_default(),
+        None => passed(&body.arguments),
+    };
+    let exec = body.command.len() + longest + env + 10 * body.env_vars.len();
+    if exec > LARGEST_EXEC {
+        return Err(bad(format!(
+            "arguments: a task's command, arguments and environment come to {exec} bytes, and Linux starts no program with more than \
+             {LARGEST_EXEC}: put what is long into a file"
+        )));
+    }
     let shared = body.command.len() + env + mounts + body.workdir.as_ref().map_or(0, String::len);
     let bytes = count.saturating_mul(shared).saturating_add(places.saturating_mul(arguments));
     if bytes > MOST_BYTES {

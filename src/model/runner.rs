@@ -14,6 +14,7 @@ use crate::runner::Join;
 use crate::runner::agent::Agent;
 use crate::runner::depot::{Depot, DepotFault};
 use crate::runner::executor::Owner;
+use crate::runner::following::Following;
 use crate::runner::home::Home;
 use crate::runner::inventory::gpu::Watch;
 use crate::runner::link::Link;
@@ -25,7 +26,7 @@ use crate::runner::record::Records;
 use crate::runner::shells::Shells;
 use crate::runner::supervise::protocol::Ask;
 use crate::runner::supervisor::{Questions, Supervisor};
-use crate::runner::talk::{Following, Mood, Notice, Reporting, Talk};
+use crate::runner::talk::{Mood, Notice, Reporting, Talk};
 use crate::runner::watch;
 use crate::sys::random;
 use crate::sys::shutdown::Stop;
@@ -42,6 +43,7 @@ pub(super) struct Runner {
     pub(super) report: Turn,
     pub(super) beat: Turn,
     pub(super) following: Following,
+    pub(super) list_mood: Mood,
     pub(super) reporting: Reporting,
     pub(super) mood: Mood,
     pub(super) batch: Option<Batch>,
@@ -121,6 +123,7 @@ impl Sim {
             report: turn(),
             beat: turn(),
             following: Following::default(),
+            list_mood: Mood::new("its list"),
             reporting: Reporting::default(),
             mood: Mood::new("heartbeats"),
             batch: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::network::BROKEN;
 use super::sim::{INTERVAL, Sim};
-use crate::api::node::{ConditionsWire, Heartbeat, Observed, Usage};
+use crate::api::node::{ConditionsWire, Heartbeat, Usage};
 use crate::host::simulated::{Answer, Call, Outcome};
 use crate::runner::link::{LinkFault, Session};
 use crate::runner::message::Message;
@@ -106,8 +106,9 @@ impl Sim {
             return true;
         }
         if runner.poll.is_free(now) {
-            let version = runner.following.version(&session).to_owned();
-            let call = Call::Desired { name: machine.name.clone(), session: session.id.clone(), version };
+            let (version, through) = runner.following.known(&session);
+            let version = version.to_owned();
+            let call = Call::Desired { name: machine.name.clone(), session: session.id.clone(), version, through };
             runner.poll.asked = Some(asked(call, session));
             return true;
         }
@@ -124,8 +125,7 @@ impl Sim {
                 let complete = if batch.complete { "all: " } else { "" };
                 format!("node {number} reports {complete}{}", rows.collect::<Vec<_>>().join(", "))
             });
-            let observed =
-                Observed { session: session.id.clone(), complete: batch.complete, tasks: batch.tasks.clone(), outputs };
+            let observed = batch.body(&session, outputs);
             runner.batch = Some(batch);
             runner.report.asked = Some(asked(Call::Observed(machine.name.clone(), observed), session));
             return true;
@@ -163,7 +163,7 @@ impl Sim {
                 Ok(_) => return,
                 Err(fault) => Err(failed(fault)),
             };
-            let (news, pause) = body.talk.list_came(&mut runner.following, &session, answer);
+            let (news, pause) = body.talk.list_came(&mut runner.following, &mut runner.list_mood, &session, answer);
             if let Some(news) = news {
                 body.heard.push_back(Message::Desired(news));
             }

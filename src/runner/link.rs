@@ -8,10 +8,10 @@ use std::time::Duration;
 use nanoserde::{DeJson, SerJson};
 
 use super::Join;
+use super::observed::Batch;
 use crate::api::json;
 use crate::api::node::{
-    DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, ObservedTask, OutputChunk, OutputHave,
-    Register, Registered,
+    DesiredAnswer, Heartbeat, HeartbeatAnswer, ObservedAnswer, OutputChunk, OutputHave, Register, Registered,
 };
 use crate::api::public::Version;
 use crate::api::terminal::LARGEST_MESSAGE;
@@ -235,21 +235,28 @@ impl Link {
     pub fn observed(
         &self,
         session: &Session,
-        complete: bool,
-        tasks: Vec<ObservedTask>,
+        batch: &Batch,
         outputs: Vec<OutputChunk>,
     ) -> Result<ObservedAnswer, LinkFault> {
-        let body = Observed { session: session.id.clone(), complete, tasks, outputs };
+        let body = batch.body(session, outputs);
         self.call("PUT", &format!("/runner/{}/observed", self.hostname), Some(&body), REPORT)
     }
 
-    /// The Host's list as soon as it is not `version`; the Host holds the call for `hold` at most.
+    /// The Host's list as soon as it is not `version`; the Host holds the call for `hold` at most. `through`: only so much of that
+    /// version is here.
     ///
     /// # Errors
     /// See [`LinkFault`].
-    pub fn desired(&self, session: &Session, version: &str, hold: Duration) -> Result<DesiredAnswer, LinkFault> {
+    pub fn desired(
+        &self,
+        session: &Session,
+        version: &str,
+        through: Option<TaskId>,
+        hold: Duration,
+    ) -> Result<DesiredAnswer, LinkFault> {
         let (host, session, version) = (&self.hostname, escaped(&session.id), escaped(version));
-        let path = format!("/runner/{host}/desired?session={session}&version={version}&changes=1");
+        let through = through.map(|id| format!("&through={id}")).unwrap_or_default();
+        let path = format!("/runner/{host}/desired?session={session}&version={version}&changes=1{through}");
         self.call::<(), _>("GET", &path, None, hold + CALL)
     }
 

@@ -14,6 +14,7 @@ mod alone;
 pub mod backoff;
 pub mod depot;
 pub mod executor;
+pub(crate) mod following;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub mod gate;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::node::{Acknowledged, ObservedTask};
+use crate::api::node::{Acknowledged, Observed, ObservedTask, OutputChunk};
 use crate::domain::ids::{Attempt, TaskId};
 
+use super::link::Session;
 use super::record::{Phase, Record};
 use crate::sys::clock;
 
@@ -16,6 +17,12 @@ const UNANSWERED: Duration = Duration::from_secs(30);
 /// So long the Host may be left without news of a command's start: one that ends within that time is told of once, not three
 /// times.
 const LINGER: Duration = Duration::from_millis(20);
+
+/// A report that has come to this size, in bytes, is sent, and what is left goes with the next one. With the output beside it, it is
+/// below the 16 MiB that the Host takes, also where each byte is escaped. (In tests two tasks are more than one call holds.)
+const PART: usize = if cfg!(test) { 512 } else { 1 << 20 };
+/// What a task takes beside its texts.
+const LINE: usize = 512;
 
 /// The row of a task. `unknown`: the Host's list does not have it.
 pub fn row(record: &Record, unknown: bool) -> ObservedTask {
@@ -82,12 +89,28 @@ pub fn absent(task: TaskId, attempt: Attempt, rev: u64, why: Absent) -> Observed
 /// What to send next.
 #[derive(Clone, Debug)]
 pub struct Batch {
+    /// The end of an inventory.
     pub complete: bool,
     pub tasks: Vec<ObservedTask>,
+    /// What the batches before it have told of the same inventory.
+    pub told: BTreeSet<TaskId>,
     rows: Vec<(TaskId, u64)>,
+    /// The inventory of which it is a part.
+    inventory: Option<u64>,
 }
 
 impl Batch {
+    /// As it goes to the Host.
+    pub fn body(&self, session: &Session, outputs: Vec<OutputChunk>) -> Observed {
+        Observed {
+            session: session.id.clone(),
+            complete: self.complete,
+            tasks: self.tasks.clone(),
+            told: self.told.iter().map(ToString::to_string).collect(),
+            outputs,
+        }
+    }
+
     /// The tasks in it that have ended.
     pub fn ended(&self) -> impl Iterator<Item = TaskId> {
         let ended = self.tasks.iter().map(|task| task.completed_at.is_some());
@@ -109,6 +132,10 @@ struct Inner {
     due: BTreeSet<(Instant, TaskId)>,
     /// The Host needs the whole inventory.
     complete_due: bool,
+    /// Counts how often it was found to need one: what was told before that is of no use.
+    inventory: u64,
+    /// It was told of the one that is due as far as this change.
+    told: u64,
     /// The inventory is known to be whole.
     complete_allowed: bool,
     /// Counts changes of rows, to tell a later one from that which was sent.
@@ -173,7 +200,11 @@ impl Outbox {
 
     /// The Host needs the whole inventory: after registration, after a call that failed, after its restart.
     pub fn complete_due(&self) {
-        self.lock().complete_due = true;
+        let mut inner = self.lock();
+        inner.complete_due = true;
+        inner.inventory += 1;
+        inner.told = 0;
+        drop(inner);
         self.filled.notify_all();
     }
 
@@ -222,6 +253,9 @@ impl Outbox {
         let receipts: HashMap<(&str, u32), u64> =
             acknowledged.iter().map(|receipt| ((receipt.task_id.as_str(), receipt.attempt), receipt.rev)).collect();
         let mut inner = self.lock();
+        if !batch.complete && batch.inventory == Some(inner.inventory) {
+            inner.told = batch.rows.iter().map(|(_, change)| *change).fold(inner.told, u64::max);
+        }
         let mut stored = Vec::new();
         for (task, change) in &batch.rows {
             let Some(row) = inner.rows.get(task).filter(|row| row.change == *change) else { continue };
@@ -250,27 +284,41 @@ impl Outbox {
 }
 
 impl Inner {
-    /// What is to be sent at this moment: everything, where the Host needs an inventory, or what is due.
+    /// What is to be sent at this moment: everything, where the Host needs an inventory, or what is due; or as much of that as goes
+    /// into one call, in the order in which it happened. So the Host never hears that a task has begun before it hears of the end
+    /// that made room for it.
     fn batch(&mut self, now: Instant) -> Option<Batch> {
-        let complete = self.complete_due && self.complete_allowed;
-        if !complete && self.due.first().is_none_or(|(due, _)| *due > now) {
+        let is_inventory = self.complete_due && self.complete_allowed;
+        if !is_inventory && self.due.first().is_none_or(|(due, _)| *due > now) {
             return None;
         }
-        // Ends that were to wait a moment go with what goes now.
-        let rides = |task: &TaskId| self.rows.get(task).is_some_and(|row| row.task.completed_at.is_some());
-        let due = self
-            .due
-            .iter()
-            .take_while(|(due, _)| *due <= now + LINGER)
-            .filter(|(due, task)| *due <= now || rides(task))
-            .map(|(_, task)| *task);
-        let due: BTreeSet<TaskId> = if complete { self.rows.keys().copied().collect() } else { due.collect() };
-        let rows = due.iter().filter_map(|task| Some((*task, self.rows.get(task)?)));
-        let (tasks, rows) = rows.map(|(task, row)| (row.task.clone(), (task, row.change))).unzip();
+        let changed = |task: &TaskId| self.rows.get(task).map(|row| (row.change, *task));
+        let mut wanted: Vec<(u64, TaskId)> = if is_inventory {
+            self.rows.keys().filter_map(changed).filter(|(change, _)| *change > self.told).collect()
+        } else {
+            // Ends that were to wait a moment go with what goes now.
+            let rides = |task: &TaskId| self.rows.get(task).is_some_and(|row| row.task.completed_at.is_some());
+            let due = self.due.iter().take_while(|(due, _)| *due <= now + LINGER);
+            due.filter(|(due, task)| *due <= now || rides(task)).filter_map(|(_, task)| changed(task)).collect()
+        };
+        wanted.sort_unstable();
+        let (mut tasks, mut rows, mut size) = (Vec::new(), Vec::new(), 0);
+        for (change, id) in &wanted {
+            let Some(row) = self.rows.get(id) else { continue };
+            if size >= PART {
+                break;
+            }
+            size += size_of_row(&row.task);
+            tasks.push(row.task.clone());
+            rows.push((*id, *change));
+        }
+        let complete = is_inventory && rows.len() == wanted.len();
+        let mut told = BTreeSet::new();
         if complete {
             self.complete_due = false;
+            told = self.rows.iter().filter(|(_, row)| row.change <= self.told).map(|(task, _)| *task).collect();
         }
-        Some(Batch { complete, tasks, rows })
+        Some(Batch { complete, tasks, told, rows, inventory: is_inventory.then_some(self.inventory) })
     }
 
     fn is_due(&mut self, task: TaskId, at: Option<Instant>) {
@@ -282,6 +330,12 @@ impl Inner {
             self.due.insert((at, task));
         }
     }
+}
+
+/// About how many bytes it takes on the way.
+fn size_of_row(row: &ObservedTask) -> usize {
+    let texts = [&row.reason, &row.progress, &row.unit].into_iter().flatten().chain(row.host_keys.iter().flatten());
+    LINE + texts.map(String::len).sum::<usize>()
 }
 
 /// Whether the Host would learn nothing from the second that the first has not told. (The wire types have no equality.)
@@ -323,13 +377,14 @@ mod tests {
     fn what_is_not_acknowledged_stays_and_what_changed_meanwhile_too() {
         let outbox = Outbox::default();
         let put = |id, rev| outbox.put(TaskId::from_u64(id), row(&record(id, rev, Phase::Paused), false));
-        put(1, 1);
         put(2, 1);
         let batch = outbox.next().expect("there is something");
-        assert_eq!((batch.complete, batch.tasks.len()), (false, 2));
+        assert_eq!((batch.complete, batch.tasks.len()), (false, 1));
+        assert_eq!(outbox.taken(&batch, &[receipt("2", 1)]), [(TaskId::from_u64(2), Attempt(1), 1)]);
+        put(1, 1);
+        let batch = outbox.next().expect("another one");
         put(1, 2);
-        let stored = outbox.taken(&batch, &[receipt("1", 1), receipt("2", 1)]);
-        assert_eq!(stored, [(TaskId::from_u64(2), Attempt(1), 1)]);
+        assert!(outbox.taken(&batch, &[receipt("1", 1)]).is_empty(), "there is a later one");
         let batch = outbox.next().expect("the newer one");
         assert_eq!(batch.tasks.iter().map(|task| task.rev).collect::<Vec<_>>(), [2]);
         assert!(outbox.taken(&batch, &[]).is_empty());
@@ -376,6 +431,51 @@ mod tests {
             [("1".to_owned(), 1)],
             "it is told although nothing follows"
         );
+    }
+
+    #[test]
+    fn an_inventory_that_is_too_long_for_one_call_comes_in_several() {
+        let outbox = Outbox::default();
+        // Each fills a call.
+        let long = |id, rev| {
+            let phase = Phase::Ended(Outcome::failed("x".repeat(PART)));
+            outbox.put(TaskId::from_u64(id), row(&record(id, rev, phase), false));
+        };
+        let next = || {
+            let batch = outbox.now().expect("something to tell");
+            let body = batch.body(&Session::default(), Vec::new());
+            let ids = body.tasks.iter().map(|task| task.task_id.clone()).collect::<Vec<_>>().join(" ");
+            (batch, (body.complete, ids, body.told.join(" ")))
+        };
+        let told = |complete, tasks: &str, told: &str| (complete, tasks.to_owned(), told.to_owned());
+        [4, 3, 2, 1].into_iter().for_each(|id| long(id, 1));
+        outbox.complete_allowed();
+        let (batch, body) = next();
+        assert_eq!(body, told(false, "4", ""), "what is due is cut as well, in the order in which it happened");
+        outbox.taken(&batch, &[receipt("4", 1)]);
+        outbox.complete_due();
+        let (batch, body) = next();
+        assert_eq!(body, told(false, "4", ""), "all is told");
+        // Before it is answered the Host is another one: what was told counts for nothing.
+        outbox.complete_due();
+        outbox.taken(&batch, &[receipt("4", 1)]);
+        for expected in ["4", "3"] {
+            let (batch, body) = next();
+            assert_eq!(body, told(false, expected, ""));
+            outbox.taken(&batch, &[receipt(expected, 1)]);
+        }
+        // One is gone, and one has changed, since they were told.
+        outbox.remove(TaskId::from_u64(4));
+        long(3, 2);
+        for expected in ["2", "1"] {
+            let (batch, body) = next();
+            assert_eq!(body, told(false, expected, ""));
+            outbox.taken(&batch, &[]);
+        }
+        let (batch, body) = next();
+        assert_eq!(body, told(true, "3", "1 2"), "those of which the calls before have told are here as well");
+        outbox.taken(&batch, &[receipt("3", 2)]);
+        assert!(outbox.now().is_none(), "what was taken and not acknowledged is not repeated at once");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct News {
     pub wanted: Vec<(TaskId, Wanted)>,
     /// No longer in the list.
     pub removed: Vec<TaskId>,
+    /// It is no more than this of a longer list: as far as this task, in the order of ids.
+    pub through: Option<TaskId>,
 }
 
 /// A task to start.
@@ -106,7 +108,8 @@ pub fn read(answer: DesiredAnswer) -> (News, Vec<String>) {
         }
     }
     let removed = answer.removed.iter().filter_map(|id| id.parse().ok()).collect();
-    (News { whole, wanted, removed }, odd)
+    let through = answer.through.and_then(|id| id.parse().ok());
+    (News { whole, wanted, removed, through }, odd)
 }
 
 fn wanted_of(line: DesiredTask) -> Option<(TaskId, Wanted)> {

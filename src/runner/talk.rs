@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::executor::process::Abilities;
+use super::following::Following;
 use super::inventory::gpu::Watch;
 use super::inventory::usage::Sampler;
 use super::link::{Link, LinkFault, Session};
 use super::message::Message;
 use super::node::Node;
 use super::observed::{Batch, Outbox};
-use super::order::{self, News};
+use super::order::News;
 use super::output::Outputs;
 use super::shells::Shells;
 use crate::api::node::{ConditionsWire, DesiredAnswer, Heartbeat, HeartbeatAnswer, ObservedAnswer};
@@ -62,45 +63,6 @@ impl Mood {
     }
 }
 
-/// The conversation about the Host's list: which version of it is here.
-pub(crate) struct Following {
-    mood: Mood,
-    version: String,
-    /// The registration in which that was told.
-    number: u64,
-}
-
-impl Default for Following {
-    fn default() -> Self {
-        Self { mood: Mood::new("its list"), version: String::new(), number: 0 }
-    }
-}
-
-impl Following {
-    /// The version to ask with; empty: the whole list is wanted.
-    pub(crate) fn version(&mut self, session: &Session) -> &str {
-        if session.number != self.number {
-            self.number = session.number;
-            self.version.clear();
-        }
-        &self.version
-    }
-
-    /// An answer, if there is anything new in it.
-    fn take(&mut self, answer: DesiredAnswer) -> Option<DesiredAnswer> {
-        if answer.version == self.version {
-            return None;
-        }
-        if answer.base.as_ref().is_some_and(|base| *base != self.version) {
-            // No difference to what is here: the whole list is asked for.
-            self.version.clear();
-            return None;
-        }
-        self.version.clone_from(&answer.version);
-        Some(answer)
-    }
-}
-
 /// The conversation about what is here.
 pub(crate) struct Reporting {
     mood: Mood,
@@ -119,10 +81,11 @@ pub(crate) type Stored = (TaskId, Attempt, u64);
 impl Talk {
     /// Polls the Host's list, and gives each new one to the agent.
     pub fn poll(&self, tell: &Sender<Message>) {
-        let mut following = Following::default();
+        let (mut following, mut mood) = (Following::default(), Mood::new("its list"));
         while let Some(session) = self.link.session() {
-            let answer = self.link.desired(&session, following.version(&session), self.interval);
-            let (news, wait) = self.list_came(&mut following, &session, answer);
+            let (version, through) = following.known(&session);
+            let answer = self.link.desired(&session, version, through, self.interval);
+            let (news, wait) = self.list_came(&mut following, &mut mood, &session, answer);
             if news.is_some_and(|news| tell.send(Message::Desired(news)).is_err()) {
                 return;
             }
@@ -134,21 +97,17 @@ impl Talk {
     pub(crate) fn list_came(
         &self,
         following: &mut Following,
+        mood: &mut Mood,
         session: &Session,
         answer: Result<DesiredAnswer, LinkFault>,
     ) -> (Option<News>, Option<Duration>) {
         match answer {
             Ok(mut answer) => {
-                self.went_well(&mut following.mood, &answer.host_epoch);
+                self.went_well(mood, &answer.host_epoch);
                 self.shells.open(session, std::mem::take(&mut answer.shells));
-                let news = following.take(answer).map(|answer| {
-                    let (news, odd) = order::read(answer);
-                    odd.iter().for_each(|line| warning!("{line}"));
-                    news
-                });
-                (news, None)
+                (following.take(answer), None)
             }
-            Err(fault) => (None, self.went_badly(&mut following.mood, session, fault)),
+            Err(fault) => (None, self.went_badly(mood, session, fault)),
         }
     }
 
@@ -159,7 +118,7 @@ impl Talk {
         while let Some(session) = self.link.session_with_heartbeat() {
             let Some(batch) = self.outbox.next() else { return };
             let outputs = self.outputs.rests(batch.ended());
-            let answer = self.link.observed(&session, batch.complete, batch.tasks.clone(), outputs);
+            let answer = self.link.observed(&session, &batch, outputs);
             let (stored, wait) = self.report_came(&mut reporting, &session, &batch, answer);
             if stored.is_some_and(|stored| tell.send(Message::Acknowledged(stored)).is_err()) {
                 return;
@@ -182,7 +141,10 @@ impl Talk {
                 let stored = self.outbox.taken(batch, &answer.acknowledged);
                 self.went_well(&mut reporting.mood, &answer.host_epoch);
                 if batch.complete && !std::mem::replace(&mut reporting.told_all, true) {
-                    info!("the Host knows which tasks are here ({}): ready for new ones", batch.tasks.len());
+                    info!(
+                        "the Host knows which tasks are here ({}): ready for new ones",
+                        batch.told.len() + batch.tasks.len()
+                    );
                 }
                 (Some(stored), None)
             }

@@ -130,7 +130,13 @@ impl Quick {
                         continue;
                     }
                     let ended = tasks.len() as u64;
-                    let body = Observed { session: session.clone(), complete: false, tasks, outputs: Vec::new() };
+                    let body = Observed {
+                        session: session.clone(),
+                        complete: false,
+                        tasks,
+                        outputs: Vec::new(),
+                        ..Observed::default()
+                    };
                     let path = format!("/runner/{name}/observed");
                     call(&mut report, "PUT", &path, &token, Some(&body.serialize_json()));
                     done.fetch_add(ended, Ordering::Relaxed);

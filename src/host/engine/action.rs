@@ -133,8 +133,10 @@ pub(in crate::host) struct Poll {
     pub(in crate::host) session: String,
     /// The version that it has, as it was told; empty: none.
     pub(in crate::host) known: String,
-    /// It takes the difference to that version.
+    /// It takes the difference to that version, and long lists in parts.
     pub(in crate::host) changes: bool,
+    /// It has that version only as far as this task, in the order of ids.
+    pub(in crate::host) through: Option<TaskId>,
     /// It is answered when there is something new, rather than at once.
     pub(in crate::host) may_wait: bool,
 }
@@ -146,6 +148,8 @@ pub(in crate::host) struct Snapshot {
     /// All that it has, not only what changed.
     pub(in crate::host) complete: bool,
     pub(in crate::host) tasks: Vec<Seen>,
+    /// With `complete`: those of which the calls just before have told.
+    pub(in crate::host) told: BTreeSet<TaskId>,
 }
 
 /// One task as a Runner saw it.

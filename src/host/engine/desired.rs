@@ -1,5 +1,7 @@
 //! Everything that a node should have, for its long poll.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use crate::api::node::{DesiredAnswer, DesiredTask, EnvPair, OrderSpec, RETURN};
 use crate::domain::ids::{NodeName, TaskId};
 use crate::domain::spec::{Container, TaskKind};
@@ -10,6 +12,13 @@ use super::action::{ActFault, Poll};
 use super::core::Core;
 use super::node::Node;
 use super::{Now, Reply};
+
+/// An answer that has come to this size, in bytes, ends, and another one goes on from there. With its last task it is far below what
+/// a Runner takes, also where each byte is escaped. (In tests two tasks are more than one answer holds.)
+const PART: usize = if cfg!(test) { 512 } else { 4 << 20 };
+/// What a task takes beside its texts, and a text beside its characters.
+const LINE: usize = 512;
+const TEXT: usize = 24;
 
 /// A poll that is answered when there is something new.
 pub(super) struct Parked {
@@ -69,8 +78,8 @@ impl Core {
             return Err(super::nodes::not_this_session(name, &node.record.session, &poll.session));
         }
         let epoch = node.epoch(&self.settings.epoch);
-        let changed =
-            node.known(poll, &self.settings.epoch).filter(|_| poll.changes).and_then(|known| node.changes.since(known));
+        let known = node.known(poll, &self.settings.epoch).filter(|_| poll.changes);
+        let changed = known.and_then(|known| node.changes.since(known));
         let line = |id: &TaskId| {
             let task = &self.tasks.get(id).filter(|_| node.tasks.contains(id))?.task;
             // Before this session's first complete inventory nothing is started: that inventory is to say whether an earlier
@@ -78,27 +87,55 @@ impl Core {
             let no_start = !node.record.inventoried;
             Some(order(task, node.recalled.contains(id), no_start))
         };
-        let version = format!("{epoch}.{}", node.changes.version());
-        let shells = node.shells.values().cloned().collect();
-        Ok(match changed {
-            None => DesiredAnswer {
-                version,
-                host_epoch: epoch,
-                base: None,
-                tasks: node.tasks.iter().filter_map(line).collect(),
-                removed: Vec::new(),
-                shells,
-            },
-            Some(changed) => DesiredAnswer {
-                version,
-                host_epoch: epoch,
-                base: Some(poll.known.clone()),
-                removed: changed.difference(&node.tasks).map(ToString::to_string).collect(),
-                tasks: changed.iter().filter_map(line).collect(),
-                shells,
-            },
+        let cut = |ids: &mut dyn Iterator<Item = &TaskId>| part(ids, &line, poll.changes);
+        let told = changed.as_ref().and_then(|changed| match poll.through {
+            // More than goes into one answer: then all of it, in parts.
+            None => Some(cut(&mut changed.iter())).filter(|(_, through)| through.is_none()),
+            Some(through) => {
+                Some(cut(&mut changed.range(..=through).chain(node.tasks.range((Excluded(through), Unbounded)))))
+            }
+        });
+        let base = told.is_some().then(|| poll.known.clone());
+        let (tasks, through) = told.unwrap_or_else(|| cut(&mut node.tasks.iter()));
+        let removed = changed.iter().filter(|_| base.is_some()).flat_map(|changed| changed.difference(&node.tasks));
+        Ok(DesiredAnswer {
+            version: format!("{epoch}.{}", node.changes.version()),
+            host_epoch: epoch,
+            removed: removed.map(ToString::to_string).collect(),
+            base,
+            tasks,
+            through: through.map(|id| id.to_string()),
+            shells: node.shells.values().cloned().collect(),
         })
     }
+}
+
+/// As many of these tasks as go into one answer, and the last of them if it is not all: a node takes bounded answers, and a list that
+/// it could not take would keep everything from it, kills too.
+fn part<'a>(
+    ids: &mut dyn Iterator<Item = &'a TaskId>,
+    line: &dyn Fn(&TaskId) -> Option<DesiredTask>,
+    may_end: bool,
+) -> (Vec<DesiredTask>, Option<TaskId>) {
+    let (mut tasks, mut size, mut last) = (Vec::new(), 0, None);
+    for id in ids {
+        if may_end && size >= PART {
+            return (tasks, last);
+        }
+        if let Some(task) = line(id) {
+            size += size_of_task(&task);
+            tasks.push(task);
+        }
+        last = Some(*id);
+    }
+    (tasks, None)
+}
+
+/// About how many bytes it takes on the way.
+fn size_of_task(task: &DesiredTask) -> usize {
+    let OrderSpec { keys, argv, env, mounts, .. } = &task.spec;
+    let texts = keys.iter().chain(argv).chain(mounts).chain(env.iter().flat_map(|pair| [&pair.name, &pair.value]));
+    LINE + texts.map(|text| text.len() + TEXT).sum::<usize>()
 }
 
 impl Node {
@@ -111,6 +148,7 @@ impl Node {
     /// Is there anything to tell? (After its first complete inventory the list is another one.)
     pub(super) fn has_news(&self, poll: &Poll, host: &str) -> bool {
         self.record.session != poll.session
+            || poll.through.is_some()
             || match self.known(poll, host) {
                 Some(known) => known != self.changes.version(),
                 None => self.record.inventoried,

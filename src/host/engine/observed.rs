@@ -42,7 +42,8 @@ impl Core {
         let mut receipts = Vec::new();
         let mut unknown = match self.nodes.get(name) {
             Some(node) if !snapshot.complete => (*node.unknown).clone(),
-            _ => BTreeSet::new(),
+            Some(node) => node.unknown.intersection(&snapshot.told).copied().collect(),
+            None => BTreeSet::new(),
         };
         for seen in &snapshot.tasks {
             let outcome = self.take(name, seen, now)?;
@@ -157,7 +158,8 @@ impl Core {
     /// reported since.
     fn take_absences(&mut self, name: &NodeName, snapshot: &Snapshot, now: Now) -> Result<(), StoreFault> {
         let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
-        let seen: BTreeSet<TaskId> = snapshot.tasks.iter().map(|seen| seen.id).collect();
+        let seen: BTreeSet<TaskId> =
+            snapshot.tasks.iter().map(|seen| seen.id).chain(snapshot.told.iter().copied()).collect();
         let absent: Vec<TaskId> = node.tasks.difference(&seen).copied().collect();
         let suspected = std::mem::take(&mut node.suspects);
         let first_of_session = !node.record.inventoried;

@@ -32,7 +32,7 @@ pub(crate) enum Call {
     Register { name: NodeName, instance: String, machine: String, boot: String, inventory: Inventory },
     Heartbeat(NodeName, Heartbeat),
     Observed(NodeName, Observed),
-    Desired { name: NodeName, session: String, version: String },
+    Desired { name: NodeName, session: String, version: String, through: Option<TaskId> },
     Submit { specs: Vec<TaskSpec>, key: Option<String> },
     Kill(TaskId),
     Control { task: TaskId, pause: bool },
@@ -162,8 +162,8 @@ impl SimHost {
             later.push((call, answer));
         }
         for (id, call) in calls {
-            if let Call::Desired { name, session, version } = call {
-                let poll = Poll { session, known: version, changes: true, may_wait: true };
+            if let Call::Desired { name, session, version, through } = call {
+                let poll = Poll { session, known: version, changes: true, through, may_wait: true };
                 let (reply, answer) = mpsc::sync_channel(1);
                 actions.push(Action::Desired(name.clone(), poll.clone(), reply));
                 self.parked.push(Parked { call: id, name, poll, until: now.instant + self.hold, answer });
@@ -253,9 +253,10 @@ fn action(call: Call) -> Result<(Action, Waiting), ActFault> {
                 |host_epoch| Answer::Beat(HeartbeatAnswer { host_epoch }),
             )
         }
-        Call::Observed(name, Observed { session, complete, tasks, outputs }) => {
+        Call::Observed(name, Observed { session, complete, tasks, told, outputs }) => {
             let tasks = tasks.into_iter().map(seen).collect::<Result<_, _>>()?;
-            let snapshot = Snapshot { session, complete, tasks };
+            let told = told.iter().map(|id| id.parse().expect("an id")).collect();
+            let snapshot = Snapshot { session, complete, tasks, told };
             let (action, answer) = waiting(
                 |reply| Action::Observed(name, snapshot, reply),
                 |(acknowledged, host_epoch)| {

@@ -27,11 +27,19 @@ mod shells;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a node knows of its list.
+#[derive(Default)]
+struct Followed {
+    version: String,
+    through: Option<TaskId>,
+    list: BTreeMap<TaskId, String>,
+}
+
 /// An engine on a database of its own.
 struct Bench {
     folder: PathBuf,
     /// For each node what one knows of its list who was told the differences alone, with the version.
-    followed: BTreeMap<NodeName, (String, BTreeMap<String, String>)>,
+    followed: BTreeMap<NodeName, Followed>,
     core: Option<Core>,
     view: Arc<View>,
     now: Now,
@@ -39,7 +47,7 @@ struct Bench {
 
 /// Asks for the whole list, and does not wait.
 fn poll(session: &str) -> Poll {
-    Poll { session: session.to_owned(), known: String::new(), changes: false, may_wait: false }
+    Poll { session: session.to_owned(), known: String::new(), changes: false, through: None, may_wait: false }
 }
 
 impl Drop for Bench {
@@ -133,29 +141,35 @@ impl Bench {
                 node.record.name
             );
             let name = &node.record.name;
-            let poll = |known: &str, changes| Poll {
+            let poll = |known: &str, changes, through| Poll {
                 session: node.record.session.clone(),
                 known: known.to_owned(),
                 changes,
+                through,
                 may_wait: false,
             };
-            let whole = core.list(name, &poll("", false)).expect("a list");
-            let (known, list) = self.followed.entry(name.clone()).or_default();
-            let news = core.list(name, &poll(known, true)).expect("news");
+            let whole = core.list(name, &poll("", false, None)).expect("a list");
+            let followed = self.followed.entry(name.clone()).or_default();
+            // One part of a long list each time: what changes in between is told with the next.
+            let news = core.list(name, &poll(&followed.version, true, followed.through)).expect("news");
             if news.base.is_none() {
-                list.clear();
+                followed.list.clear();
             }
+            let id = |text: &str| text.parse::<TaskId>().expect("an id");
             // What it may do before the inventory, and that it was seen, is told with the next list that is whole: who has a
             // task need not know.
             let line = |task: DesiredTask| {
-                (task.task_id.clone(), format!("{:?}", DesiredTask { seen: false, no_start: false, ..task }))
+                (id(&task.task_id), format!("{:?}", DesiredTask { seen: false, no_start: false, ..task }))
             };
-            list.extend(news.tasks.into_iter().map(line));
-            news.removed.iter().for_each(|id| drop(list.remove(id)));
-            let expected = whole.tasks.into_iter().map(line).collect();
-            assert_eq!(*list, expected, "who follows the differences knows the list");
-            assert_eq!(news.version, whole.version);
-            *known = news.version;
+            followed.list.extend(news.tasks.into_iter().map(line));
+            news.removed.iter().for_each(|task| drop(followed.list.remove(&id(task))));
+            followed.through = news.through.as_deref().map(id);
+            let is_here = |task: &TaskId| followed.through.is_none_or(|through| *task <= through);
+            followed.list.retain(|task, _| is_here(task));
+            let expected = whole.tasks.into_iter().map(line).filter(|(task, _)| is_here(task)).collect();
+            assert_eq!(followed.list, expected, "who follows the differences knows the list");
+            assert_eq!((news.version.as_str(), whole.through), (whole.version.as_str(), None));
+            followed.version = news.version;
         }
     }
 
@@ -180,7 +194,7 @@ impl Bench {
     }
 
     fn observe(&mut self, name: &str, session: &str, complete: bool, tasks: Vec<Seen>) -> Vec<Acknowledged> {
-        let snapshot = Snapshot { session: session.into(), complete, tasks };
+        let snapshot = Snapshot { session: session.into(), complete, tasks, told: Default::default() };
         self.ask(|reply| Action::Observed(name.parse().expect("name"), snapshot, reply)).expect("taken").0
     }
 

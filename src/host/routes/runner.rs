@@ -65,7 +65,7 @@ impl Api {
 
     /// `PUT /runner/{hostname}/observed`
     pub(super) fn observed(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Observed { session, mut complete, tasks: rows, outputs } = json::decode(body).map_err(undecoded)?;
+        let Observed { session, mut complete, tasks: rows, told, outputs } = json::decode(body).map_err(undecoded)?;
         let name = node_name(name)?;
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
@@ -81,14 +81,16 @@ impl Api {
         }
         // Before the engine is asked: when the end is acknowledged, what came with it is kept.
         let outputs = self.take_chunks(&name, &session, outputs)?;
-        let snapshot = Snapshot { session, complete, tasks };
+        // What is no id is nobody's: it cannot have been told of.
+        let told = told.iter().filter_map(|id| id.parse().ok()).collect();
+        let snapshot = Snapshot { session, complete, tasks, told };
         let (acknowledged, host_epoch) = self.engine.observed(name, snapshot)?;
         Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs }))
     }
 
-    /// `GET /runner/{hostname}/desired?session=&version=[&changes=1]`: waits until the list is another one than the
+    /// `GET /runner/{hostname}/desired?session=&version=[&changes=1[&through=]]`: waits until the list is another one than the
     /// version that the Runner has, one heartbeat interval at most. With `changes`, the answer may be what is new since
-    /// that version alone.
+    /// that version alone, or a part of a long list.
     pub(super) fn desired(&self, name: &str, head: &Head) -> Result<Reply, ActFault> {
         let name = node_name(name)?;
         let session = head.query("session").ok_or_else(|| wrong("session", "the one given at registration"))?;
@@ -97,6 +99,10 @@ impl Api {
             session: session.to_owned(),
             known: known.to_owned(),
             changes: head.query("changes") == Some("1"),
+            through: match head.query("through") {
+                None | Some("") => None,
+                Some(id) => Some(id.parse().map_err(|_| wrong("through", "the id of a task"))?),
+            },
             may_wait: true,
         };
         Ok(answer(200, &self.engine.desired(&name, poll, self.poll)?))

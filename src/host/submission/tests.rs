@@ -157,3 +157,23 @@ fn a_small_body_does_not_become_tasks_beyond_all_memory() {
     let large = SubmitRequest { argument_sets: Some(sets), ..command() };
     assert_eq!(parsed(large).expect("as much as one body holds").tasks.len(), 100_000);
 }
+
+#[test]
+fn what_linux_never_starts_is_refused() {
+    let text = |length: usize| "x".repeat(length);
+    let (fits, too_much) = (6 * (1 << 20) - 100, 6 * (1 << 20));
+    let bodies = |length: usize| {
+        [
+            SubmitRequest { arguments: vec![text(length)], ..command() },
+            SubmitRequest { argument_sets: Some(vec![Vec::new(), vec![text(length)]]), ..command() },
+            SubmitRequest { env_vars: vec![("A".to_owned(), text(length))], ..command() },
+            SubmitRequest { arguments: vec![String::new(); length.div_ceil(9)], ..command() },
+        ]
+    };
+    for (small, large) in bodies(fits).into_iter().zip(bodies(too_much)) {
+        assert!(parsed(small).is_ok());
+        // (Not with `expect_err`: its message would be the six megabytes.)
+        let fault = parsed(large).err();
+        assert!(fault.as_ref().is_some_and(|fault| fault.status == 400 && fault.detail.contains("Linux")), "{fault:?}");
+    }
+}

@@ -11,7 +11,7 @@ fn an_inventory_that_could_not_be_stored_opens_no_node() {
     let large = TaskSpec { env: [EnvVar::new("A", &"x".repeat(200_000)).expect("variable")].into(), ..command(1) };
     let (submit, _answer) = submission(large, None);
     let (reply, inventory) = mpsc::sync_channel(1);
-    let snapshot = Snapshot { session: session.clone(), complete: true, tasks: Vec::new() };
+    let snapshot = Snapshot { session: session.clone(), complete: true, tasks: Vec::new(), told: Default::default() };
     bench.turn(vec![Action::Observed("n1".parse().expect("name"), snapshot, reply), submit]);
     assert_eq!(inventory.try_recv().expect("answered").expect_err("not stored").status, 503);
     bench.core().store.limit_growth(10_000);
@@ -120,4 +120,28 @@ fn names_that_somebody_makes_up_do_not_fill_the_memory() {
     let full = bench.register("one-more", "instance", "machine").expect_err("full");
     assert!(full.status == 503 && full.detail.contains("forget"), "{full:?}");
     bench.register("n7", "another", "machine").expect("those that are known come again");
+}
+
+#[test]
+fn an_inventory_in_several_calls_is_one() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    let [told, last, absent] = [1; 3].map(|cores| bench.submit(command(cores)).expect("accepted"));
+    let foreign = [TaskId::from_u64(7), TaskId::from_u64(8)];
+    let runs = |id| Seen { started_ms: Some(1), ..seen(id, 2, Observation::Running) };
+    let unknown = |id| Seen { what: What::Unknown, ..runs(id) };
+    bench.observe("n1", &session, false, vec![runs(told), runs(last), runs(absent)]);
+    // Whoever lacks a task twice has it no more; the first of the two calls of each inventory tells the others.
+    for _ in 0..2 {
+        bench.observe("n1", &session, false, vec![runs(told), unknown(foreign[0]), unknown(foreign[1])]);
+        let rest = Snapshot {
+            session: session.clone(),
+            complete: true,
+            tasks: vec![runs(last)],
+            told: [told, foreign[0]].into(),
+        };
+        bench.ask(|reply| Action::Observed("n1".parse().expect("name"), rest, reply)).expect("taken");
+    }
+    assert_eq!([told, last, absent].map(|id| bench.state(id)), [State::Running, State::Running, State::Failed]);
+    assert_eq!(bench.unknown("n1"), [7], "what the inventory has, and the list has not");
 }

@@ -160,6 +160,7 @@ fn a_row_that_cannot_be_read_fails_nobody_elses_request() {
         session: session.clone(),
         complete: true,
         tasks: vec![done(odd, 1), seen(other, 2, Observation::Paused)],
+        told: Default::default(),
     };
     bench.turn(vec![
         Action::Kill(odd, reply),
