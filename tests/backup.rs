@@ -102,6 +102,12 @@ fn who_is_in_the_way_is_named() {
     cluster.cli(&["host", "dance"]).fails(2, &["dance", "backup, restore"]);
     let database = cluster.dir.join("cluster.db");
     cluster.cli(&["host", "backup", "--force", database.to_str().unwrap()]).fails(1, &["the database itself"]);
+    for own in ["token", "node-token", "config.toml", "host/ids", "host/backup"] {
+        let own = cluster.dir.join(own);
+        let before = fs::read(&own).ok();
+        cluster.cli(&["host", "backup", "--force", own.to_str().unwrap()]).fails(1, &["the Host's own"]);
+        assert_eq!(fs::read(&own).ok(), before, "{} is as it was", own.display());
+    }
     cluster.stop("host");
     // Another cluster's backup is no backup of this one.
     let mut other = Cluster::new(Settings { no_environment: true, ..Settings::default() });

@@ -190,11 +190,17 @@ impl FromStr for Mount {
 }
 
 impl Mount {
-    /// No place in the container has two.
+    /// Of one task: each is written for each task of a batch, and each pair of them is compared.
+    pub const MOST: usize = 64;
+
+    /// Not too many, and no place in the container has two.
     ///
     /// # Errors
     /// One sentence that names both.
     pub fn check_distinct(mounts: &[Self]) -> Result<(), SpecFault> {
+        if mounts.len() > Self::MOST {
+            return Err(SpecFault(format!("these are {} mounts, at most {} can be given", mounts.len(), Self::MOST)));
+        }
         for (at, mount) in mounts.iter().enumerate() {
             if let Some(first) = mounts[..at].iter().find(|first| first.container == mount.container) {
                 return Err(SpecFault(format!("two mounts have the same place in the container: {first} and {mount}")));

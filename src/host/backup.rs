@@ -16,6 +16,13 @@ use super::HostFault;
 /// # Errors
 /// One or two lines; nothing was written.
 pub fn back_up(config: &Config, to: &Path, replace: bool) -> Result<Vec<String>, HostFault> {
+    if let Some(own) = own_file(config, to) {
+        return Err(HostFault(format!(
+            "cannot write the backup {}: {} is the Host's own; name another file",
+            to.display(),
+            own.display()
+        )));
+    }
     let made = store::back_up(&config.db_file, to, replace, clock::unix_ms()).map_err(of_store)?;
     Ok(vec![format!(
         "wrote {}: {} bytes, {} of the database {}",
@@ -83,6 +90,22 @@ pub fn restore(config: &Config, from: Option<&Path>, is_current: bool) -> Result
         );
     }
     Ok(told)
+}
+
+/// What of the Host's own, beside its database, a backup of that name would write over, or stand among.
+fn own_file(config: &Config, to: &Path) -> Option<PathBuf> {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let to = fs::canonicalize(folder).ok()?.join(to.file_name()?);
+    let own = [
+        &config.paths.state_dir.join("host"),
+        &config.paths.state_dir.join("runner"),
+        &config.auth.token_file,
+        &config.auth.node_token_file,
+        &config.paths.state_dir.join("config.toml"),
+    ];
+    // One that is not there yet has a folder that is.
+    let place = |path: &Path| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    own.into_iter().filter_map(|path| place(path)).find(|path| to.starts_with(path))
 }
 
 fn tasks(count: u64) -> String {

@@ -113,7 +113,12 @@ fn bounded(body: &SubmitRequest) -> Result<(), ActFault> {
         return Err(bad(format!("this would be {count} tasks: at most {MOST_TASKS} in one submission")));
     }
     let env: usize = body.env_vars.iter().map(|(name, value)| name.len() + value.len()).sum();
-    let mounts = body.additional_mounts.as_deref().map_or(0, size);
+    let mounts = body.additional_mounts.as_deref().unwrap_or_default();
+    if mounts.len() > Mount::MOST {
+        return Err(bad(format!("additional_mounts: these are {} mounts, at most {}", mounts.len(), Mount::MOST)));
+    }
+    // In memory each is two texts of its own.
+    let mounts = size(mounts) + mounts.len() * size_of::<Mount>();
     let passed = |texts: &[String]| texts.iter().map(|text| text.len() + 9).sum::<usize>();
     let longest = match &body.argument_sets {
         Some(sets) => sets.iter().map(|set| passed(set)).max().unwrap_or_default(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
 use crate::domain::ids::{NodeName, TaskId, TaskName};
+use crate::domain::spec::TaskKind;
 use crate::domain::state::State;
 use crate::warning;
 
@@ -20,6 +21,40 @@ pub struct Readers {
 
 /// More than this would only hold memory: each has a cache and its statements.
 const KEPT: usize = 4;
+
+/// Bytes of a command's arguments in a list; the record has all of them.
+const LISTED: usize = 4 << 10;
+
+fn shortened(mut task: Task) -> Task {
+    let spec = Arc::make_mut(&mut task.spec);
+    spec.env = Arc::default();
+    if let TaskKind::Command { program, arguments } = &mut spec.kind {
+        let mut room = LISTED;
+        cut(program, &mut room);
+        let mut kept = 0;
+        while room > 0 && kept < arguments.len() {
+            cut(&mut arguments[kept], &mut room);
+            kept += 1;
+        }
+        if kept < arguments.len() {
+            arguments.truncate(kept);
+            arguments.push("…".to_owned());
+        }
+        arguments.shrink_to_fit();
+    }
+    task
+}
+
+/// Cuts a text off where there is no more room. An empty one takes some as well.
+fn cut(text: &mut String, room: &mut usize) {
+    if text.len() > *room {
+        let end = (0..=*room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    *room = room.saturating_sub(text.len() + 1);
+}
 
 /// Which tasks a list holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +89,8 @@ impl Readers {
         self.with(|conn| tasks::query(conn, &sql, &[&name.as_str()])?.pop().transpose().map_err(StoreFault::Row))
     }
 
-    /// Tasks of a kind (`vps`, `command`), newest first. One that cannot be read is left out, and the log says so.
+    /// Tasks of a kind (`vps`, `command`), newest first, each without its variables and without what is [too long](LISTED) of its
+    /// arguments: a thousand of the longest would else not fit into memory. One that cannot be read is left out, and the log says so.
     ///
     /// # Errors
     /// The database could not be read.
@@ -73,7 +109,7 @@ impl Readers {
             conditions += &format!(" AND node = ?{}", params.len());
         }
         let sql = format!("SELECT {} FROM tasks WHERE {conditions} ORDER BY id DESC LIMIT ?3", tasks::COLUMNS);
-        let rows = self.with(|conn| tasks::query(conn, &sql, &params))?;
+        let rows = self.with(|conn| tasks::query_each(conn, &sql, &params, |row| row.map(shortened)))?;
         Ok(rows.into_iter().filter_map(|row| row.map_err(|why| warning!("a list lacks a task: {why}")).ok()).collect())
     }
 

@@ -139,10 +139,20 @@ pub(super) fn query(
     sql: &str,
     params: &[&dyn ToSql],
 ) -> Result<Vec<Result<Task, String>>, StoreFault> {
+    query_each(conn, sql, params, |row| row)
+}
+
+/// The same, where not all of a row is kept: what is dropped of one is not in memory together with the next.
+pub(super) fn query_each<T>(
+    conn: &Connection,
+    sql: &str,
+    params: &[&dyn ToSql],
+    keep: impl Fn(Result<Task, String>) -> T,
+) -> Result<Vec<T>, StoreFault> {
     let fault = |error: rusqlite::Error| StoreFault::of("read the database", &error);
     let mut statement = conn.prepare_cached(sql).map_err(fault)?;
     let rows = statement.query_map(params, from_row).map_err(fault)?;
-    rows.map(|row| row.map_err(fault)).collect()
+    rows.map(|row| row.map(&keep).map_err(fault)).collect()
 }
 
 /// Every task that is not settled, in the order of submission.

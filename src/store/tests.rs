@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::domain::ids::{Attempt, GpuId, NumaId, TaskId};
 use crate::domain::node::{Gpu, Inventory, NumaNode};
 use crate::domain::placement::Placement;
-use crate::domain::spec::{Container, GpuRequest, Patience, TaskKind, TaskSpec};
+use crate::domain::spec::{Container, EnvVar, GpuRequest, Patience, TaskKind, TaskSpec};
 use crate::domain::state::{Exit, Standing, State, Want};
 
 use super::*;
@@ -293,4 +293,44 @@ fn old_ended_tasks_and_events_go_and_the_newest_task_stays() {
     assert_eq!(store.live_tasks().expect("live").len(), 1);
     assert!(store.task(TaskId::from_u64(2)).expect("read").is_none());
     assert_eq!(store.newest_id(), Ok(3));
+}
+
+#[test]
+fn a_list_has_the_beginning_of_what_is_long() {
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.db()).expect("open");
+    let long = |arguments: Vec<String>| {
+        let mut spec = (*spec(None)).clone();
+        spec.kind = TaskKind::Command { program: "true".into(), arguments };
+        spec.env = [EnvVar::new("SECRET", "x").expect("variable")].into();
+        Arc::new(spec)
+    };
+    let sets = [
+        vec!["a".to_owned(); 3],
+        vec!["é".repeat(1_000_000), "b".to_owned()],
+        vec![String::new(); 1_000_000],
+        vec!["c".to_owned(), "d".repeat(4_096)],
+    ];
+    for (id, arguments) in (1..).zip(sets.clone()) {
+        store.insert_task(&Task { spec: long(arguments), ..task(id, State::Pending) }).expect("task");
+    }
+    store.commit().expect("commit");
+    let filter = TaskFilter { limit: 10, ..TaskFilter::default() };
+    let mut listed = store.readers().list("command", &filter).expect("read");
+    listed.reverse();
+    let lengths: Vec<(usize, usize)> = listed
+        .iter()
+        .map(|task| {
+            assert!(task.spec.env.is_empty(), "no list has variables");
+            let TaskKind::Command { arguments, .. } = &task.spec.kind else { panic!("a command") };
+            (arguments.len(), arguments.iter().map(String::len).sum())
+        })
+        .collect();
+    assert_eq!(lengths[0], (3, 3));
+    assert!(lengths[1..].iter().all(|(count, bytes)| *count <= 4_097 && *bytes <= 4_100), "{lengths:?}");
+    let TaskKind::Command { arguments, .. } = &listed[1].spec.kind else { panic!("a command") };
+    assert!(arguments[0].ends_with("é…") && arguments[1] == "…", "what is missing is seen to be");
+    let whole = store.readers().task(TaskId::from_u64(2)).expect("read").expect("there");
+    let TaskKind::Command { arguments, .. } = &whole.spec.kind else { panic!("a command") };
+    assert_eq!(*arguments, sets[1], "the record has all of it");
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::api::json::{self, JsonFault};
 use crate::api::node::{
     ConditionsWire, Heartbeat, HeartbeatAnswer, InventoryWire, NodeEnvironment, Observed, ObservedAnswer, ObservedTask,
-    Register,
+    Register, Usage,
 };
 use crate::api::public::GpuRow;
 use crate::domain::cpuset::CpuSet;
@@ -55,7 +55,7 @@ impl Api {
         figures(&gpu_info, &gpus_gone, &environments)?;
         let beat = Beat {
             session,
-            figures: Figures { usage, gpus: gpu_info, environments },
+            figures: Figures { usage: plausible(usage), gpus: gpu_info, environments },
             conditions: Conditions { docker, systemd, memory_limit, freezer },
             gpus_gone: gpus_gone.into_iter().map(GpuId).collect(),
         };
@@ -128,10 +128,25 @@ fn required(field: &str, text: String) -> Result<String, ActFault> {
 
 /// GPUs or NUMA nodes of a machine, and environments on one: more than there are anywhere.
 const MOST: usize = 4_096;
+/// Bytes of memory: all nodes together have less than 2^63.
+const MOST_MEMORY: u64 = 1 << 50;
 /// Bytes of a name, an id or a version.
 const LONGEST_WORD: usize = 1_024;
 /// Bytes of what is told about a task: the rest of it is dropped.
 const LONGEST_TEXT: usize = 8_192;
+
+/// What a machine can have. A figure beyond that is none: sums of it would be told to everybody as no number.
+fn plausible(usage: Usage) -> Usage {
+    let memory = |bytes: Option<u64>| bytes.filter(|bytes| *bytes <= MOST_MEMORY);
+    let degrees = |figure: Option<f64>| figure.filter(|degrees| degrees.abs() <= 1_000.0);
+    Usage {
+        cpu_percent: usage.cpu_percent.map(|percent| percent.clamp(0.0, 100.0)).filter(|percent| percent.is_finite()),
+        memory_used_bytes: memory(usage.memory_used_bytes),
+        memory_total_bytes: memory(usage.memory_total_bytes),
+        avg_temp: degrees(usage.avg_temp),
+        max_temp: degrees(usage.max_temp),
+    }
+}
 
 /// A node is trusted with tasks, and not with the Host's memory, its log and its database: what is kept of a text is bounded.
 fn word(field: &str, text: &str) -> Result<(), ActFault> {
@@ -181,7 +196,7 @@ fn inventory(wire: InventoryWire) -> Result<Inventory, ActFault> {
     Ok(Inventory {
         siblings: wire.siblings.iter().map(siblings).collect::<Result<_, _>>()?,
         cpus: wire.cpus.parse().map_err(|why| fault("cpus", why))?,
-        memory: wire.memory_bytes,
+        memory: wire.memory_bytes.min(MOST_MEMORY),
         numa: wire
             .numa
             .into_iter()

@@ -460,6 +460,28 @@ fn what_nodes_tell_is_bounded_and_names_its_field() {
 }
 
 #[test]
+fn figures_that_no_machine_has_are_none() {
+    let host = Host::new();
+    let session = host.join();
+    for (percent, memory, told) in
+        [("1e308", "9223372036854775807", "100"), ("-1e308", "9223372036854775807", "0"), ("12.5", "8", "12.5")]
+    {
+        let usage = format!(
+            r#"{{"cpu_percent":{percent},"memory_used_bytes":{memory},"memory_total_bytes":{memory},"avg_temp":1e300,"max_temp":-1e300}}"#
+        );
+        let body = format!(
+            r#"{{"session":"{session}","usage":{usage},"gpu_info":[],"conditions":{{"docker":true,"systemd":true,"memory_limit":true,"freezer":true}}}}"#
+        );
+        assert_eq!(host.node("PUT", "/heartbeat/n1", &body).status, 200);
+        let seen = host.user("GET", "/health?hostname=n1", "").body;
+        let has = |field: &str| assert!(seen.contains(field), "{field}: {seen}");
+        has(&format!("\"cpu_percent\":{told}"));
+        has("\"current_max_temp\":null");
+        has(&format!("\"memory_used_bytes\":{}", if memory == "8" { "8" } else { "null" }));
+    }
+}
+
+#[test]
 fn an_offset_that_no_file_has_is_refused_before_an_answer_begins() {
     let host = Host::new();
     let session = host.join();

@@ -149,6 +149,12 @@ fn a_small_body_does_not_become_tasks_beyond_all_memory() {
         },
         SubmitRequest { workdir: Some(format!("/{}", text(mebibyte))), targets: many(1_000, "n1"), ..command() },
         SubmitRequest { arguments: many(200_000, ""), targets: many(1_000, "n1"), ..command() },
+        SubmitRequest { additional_mounts: Some(many(65, "/srv:/a")), ..command() },
+        SubmitRequest {
+            additional_mounts: Some((0..64).map(|at| format!("/srv:/{at}")).collect()),
+            argument_sets: Some(vec![Vec::new(); 100_000]),
+            ..command()
+        },
     ] {
         let fault = parsed(body).expect_err("too much");
         assert!(fault.status == 400 && fault.detail.contains("at most"), "{fault:?}");
