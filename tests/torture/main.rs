@@ -17,7 +17,7 @@ mod env;
 #[path = "../http.rs"]
 mod http;
 #[allow(dead_code)]
-#[path = "../invariants.rs"]
+#[path = "../invariants/mod.rs"]
 mod invariants;
 #[allow(dead_code)]
 #[path = "../mount.rs"]
