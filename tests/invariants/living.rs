@@ -127,7 +127,12 @@ impl Witness {
 }
 
 fn complaint(output: &Output) -> String {
-    format!("docker ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+    // `timeout`'s own.
+    if output.status.code() == Some(124) {
+        return format!("no answer within {DEADLINE} s");
+    }
+    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+    format!("docker ended with {}: {said}", output.status)
 }
 
 /// What lives is known, lives once, shares no core, and is of a task that is not over. Each line names what it is about so that two

@@ -19,6 +19,9 @@ mod rows;
 
 const FINAL: [&str; 4] = ["completed", "failed", "killed", "killed_oom"];
 
+/// Begins the line that says that Docker could not be looked at.
+pub const BLIND: &str = "Docker does not tell what lives";
+
 /// Looks at a cluster again and again, and remembers what may never change.
 pub struct Witness {
     database: PathBuf,
@@ -126,7 +129,7 @@ impl Witness {
         };
         let mut living = Vec::new();
         let containers = self.containers().unwrap_or_else(|fault| {
-            living.push(format!("Docker does not tell what lives: {fault}"));
+            living.push(format!("{BLIND}: {fault}"));
             Vec::new()
         });
         let processes = self.processes();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::mount::Mount;
 use crate::network::{Network, Weather};
 use crate::rng::Rng;
 use crate::slow_runtime::SlowRuntime;
+use crate::tasks::now_millis;
 use crate::wait;
 
 pub const NODES: [&str; 2] = ["a", "b"];
@@ -28,6 +30,9 @@ pub const TIMEOUT_FACTOR: u32 = 5;
 const LONG: (u64, u64) = (7_000, 10_000);
 const SHORT: (u64, u64) = (300, 3_000);
 const RETURN: Duration = Duration::from_secs(90);
+/// So many seconds Docker may take to answer what costs it nothing; and what `timeout` ends with when they are over.
+const DEADLINE: &str = "30";
+const TIMED_OUT: i32 = 124;
 
 /// All that is tortured; the fields' order is that of their end.
 pub struct World {
@@ -49,6 +54,9 @@ pub struct World {
     pub deck: Vec<&'static Fault>,
     /// Those that cost something, since everything came to rest.
     pub spans: Vec<Span>,
+    /// When Docker was last seen to answer everything, and how often it did not any more.
+    pub answered: i64,
+    pub locked_up: usize,
     /// Its directory holds all of the above.
     pub _scratch: Cluster,
 }
@@ -325,8 +333,41 @@ impl World {
         Some((container.to_owned(), task.to_owned()))
     }
 
+    /// Docker 20.10 can lock itself up for good when it begins and ends many containers at once (libnetwork takes its locks in two orders:
+    /// `SandboxDestroy` and `processEndpointDelete` wait for each other). That is no fault of ours, and whoever runs it kills it: so does
+    /// this, and it is told. True: it was so.
+    pub fn rouse(&mut self) -> bool {
+        let answers = |daemon: &Daemon, args: &[&str]| {
+            let docker = ["-k", "5", DEADLINE, "docker", "-H", &daemon.socket()].map(str::to_owned);
+            let output = Command::new("timeout").args(docker).args(args).output().unwrap();
+            (output.status.code() != Some(TIMED_OUT)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        // Each needs a lock of its own: the list, the networks, every container.
+        let list = answers(&self.daemon, &["ps", "-aq"]);
+        let networks = answers(&self.daemon, &["network", "ls"]);
+        let all: Vec<String> = list.iter().flat_map(|list| list.split_whitespace().map(str::to_owned)).collect();
+        let inspect: Vec<&str> = std::iter::once("inspect").chain(all.iter().map(String::as_str)).collect();
+        if list.is_some() && networks.is_some() && (all.is_empty() || answers(&self.daemon, &inspect).is_some()) {
+            self.answered = now_millis();
+            return false;
+        }
+        eprintln!("torture: dockerd has locked itself up: it is killed, and started again");
+        self.locked_up += 1;
+        self.daemon.stop(Signal::SIGKILL);
+        self.daemon.start();
+        self.spans.push(Span {
+            name: "dockerd has locked itself up",
+            cost: Cost::Contained,
+            struck: Struck::All,
+            begun: self.answered,
+            over: now_millis(),
+        });
+        true
+    }
+
     /// Both nodes are heard, and have Docker.
     pub fn await_nodes(&mut self) {
+        self.rouse();
         for node in NODES {
             if let Some(status) = self.cluster.ended(&runner(node)) {
                 panic!("the Runner of {node} has ended by itself: {status}\n{}", self.cluster.log(&runner(node)));

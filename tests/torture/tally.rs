@@ -101,6 +101,7 @@ impl Tally {
             self.looks,
             self.rests
         );
+        println!("dockerd has locked itself up {} times, and was killed for it", world.locked_up);
         let ended: Vec<String> = self.ended.iter().map(|(state, count)| format!("{count} {state}")).collect();
         println!("ended: {}", ended.join(", "));
         println!(
