@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -162,13 +162,23 @@ impl Drop for Daemon {
         if self.child.is_some() {
             // A test may have failed while it was frozen.
             self.thaw();
-            let list =
-                self.command().args(["ps", "-aq"]).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-            let ids: Vec<String> = list.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-            let _ = self.command().args(["rm", "-f", "-v"]).args(ids).output();
+            // And it may have locked itself up.
+            let ask = |args: &[&str]| {
+                let output = Command::new("timeout").args(["60", "docker", "-H", &self.socket()]).args(args).output();
+                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+            };
+            let list = ask(&["ps", "-aq"]);
+            let ids = list.split_whitespace();
+            ask(&["rm", "-f", "-v"].into_iter().chain(ids).collect::<Vec<_>>());
         }
         if let Some(mut child) = self.child.take() {
-            let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)), Signal::SIGTERM);
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
+            let _ = kill(pid, Signal::SIGTERM);
+            let end = Instant::now() + Duration::from_secs(30);
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(25));
+            }
+            let _ = child.kill();
             let _ = child.wait();
         }
         // One that was killed, and not started again, has left its containers to nobody.

@@ -64,3 +64,4 @@ mod three_runners;
 mod tunnel;
 mod two_runners;
 mod vps_lifecycle;
+mod witness;

@@ -153,7 +153,9 @@ impl Cluster {
     /// Processes that a task of this cluster has started, by their environment, working directory or open files.
     pub fn task_processes(&self) -> Vec<u32> {
         let marks: Vec<String> = self.task_ids().into_iter().map(|id| format!("HAKURIVER_TASK_ID={id}")).collect();
+        // The kernel tells where a file is without the links on the way.
         let folder = self.dir.join("runner");
+        let folder = folder.canonicalize().unwrap_or(folder);
         let inside = |path: &str| Path::new(path).starts_with(&folder) && path.contains("/tasks/");
         let own: BTreeSet<u32> = self.supervisors().into_iter().chain([std::process::id()]).collect();
         pids()

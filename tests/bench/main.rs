@@ -22,7 +22,7 @@ mod far_node;
 #[path = "../http.rs"]
 mod http;
 #[allow(dead_code)]
-#[path = "../invariants.rs"]
+#[path = "../invariants/mod.rs"]
 mod invariants;
 #[allow(dead_code)]
 #[path = "../line.rs"]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,12 +13,14 @@ use nix::unistd::Pid;
 
 use crate::daemon::Daemon;
 use crate::env::Cluster;
+use crate::harm::{Cost, Deed, Span, Struck};
 use crate::invariants::Witness;
 use crate::load::Load;
 use crate::mount::Mount;
 use crate::network::{Network, Weather};
 use crate::rng::Rng;
 use crate::slow_runtime::SlowRuntime;
+use crate::tasks::now_millis;
 use crate::wait;
 
 pub const NODES: [&str; 2] = ["a", "b"];
@@ -27,6 +30,9 @@ pub const TIMEOUT_FACTOR: u32 = 5;
 const LONG: (u64, u64) = (7_000, 10_000);
 const SHORT: (u64, u64) = (300, 3_000);
 const RETURN: Duration = Duration::from_secs(90);
+/// So many seconds Docker may take to answer what costs it nothing; and what `timeout` ends with when they are over.
+const DEADLINE: &str = "30";
+const TIMED_OUT: i32 = 124;
 
 /// All that is tortured; the fields' order is that of their end.
 pub struct World {
@@ -46,6 +52,11 @@ pub struct World {
     pub node_folder: PathBuf,
     /// Those that are still to come before any comes again.
     pub deck: Vec<&'static Fault>,
+    /// Those that cost something, since everything came to rest.
+    pub spans: Vec<Span>,
+    /// When Docker was last seen to answer everything, and how often it did not any more.
+    pub answered: i64,
+    pub locked_up: usize,
     /// Its directory holds all of the above.
     pub _scratch: Cluster,
 }
@@ -53,19 +64,16 @@ pub struct World {
 /// One way to do harm.
 pub struct Fault {
     pub name: &'static str,
-    /// A task that was alive may end without a result.
-    pub costs_results: bool,
-    /// What a task wrote may be lost.
-    pub costs_output: bool,
-    pub act: fn(&mut World, &mut Rng),
+    pub cost: Cost,
+    pub act: fn(&mut World, &mut Rng) -> Deed,
 }
 
-const fn fault(name: &'static str, act: fn(&mut World, &mut Rng)) -> Fault {
-    Fault { name, costs_results: false, costs_output: false, act }
+const fn fault(name: &'static str, act: fn(&mut World, &mut Rng) -> Deed) -> Fault {
+    costly(name, Cost::Nothing, act)
 }
 
-const fn costly(name: &'static str, act: fn(&mut World, &mut Rng)) -> Fault {
-    Fault { name, costs_results: true, costs_output: true, act }
+const fn costly(name: &'static str, cost: Cost, act: fn(&mut World, &mut Rng) -> Deed) -> Fault {
+    Fault { name, cost, act }
 }
 
 /// Every one of them.
@@ -74,6 +82,7 @@ pub static FAULTS: [Fault; 31] = [
         world.cluster.kill9("host");
         pause(rng, SHORT);
         world.cluster.start_host();
+        Deed::ALL
     }),
     fault("Host killed twice", |world, rng| {
         for _ in 0..2 {
@@ -81,11 +90,13 @@ pub static FAULTS: [Fault; 31] = [
             world.cluster.start_host();
             pause(rng, (1, 300));
         }
+        Deed::ALL
     }),
     fault("Host stopped and started", |world, rng| {
         world.cluster.stop("host");
         pause(rng, SHORT);
         world.cluster.start_host();
+        Deed::ALL
     }),
     fault("Host frozen", |world, rng| world.freeze("host", rng, SHORT)),
     fault("Host frozen beyond the time-out", |world, rng| world.freeze("host", rng, LONG)),
@@ -94,22 +105,25 @@ pub static FAULTS: [Fault; 31] = [
         world.kill_runner(node);
         pause(rng, SHORT);
         world.start_runner(node);
+        Deed::ALL
     }),
     fault("Runner away beyond the time-out", |world, rng| {
         let node = *rng.pick(&NODES);
         world.kill_runner(node);
         pause(rng, LONG);
         world.start_runner(node);
+        Deed::ALL
     }),
     fault("Runner stopped and started", |world, rng| {
         let node = *rng.pick(&NODES);
         world.cluster.stop(&runner(node));
         pause(rng, SHORT);
         world.start_runner(node);
+        Deed::ALL
     }),
     fault("Runner frozen beyond the time-out", |world, rng| {
         let node = *rng.pick(&NODES);
-        world.freeze(&runner(node), rng, LONG);
+        world.freeze(&runner(node), rng, LONG)
     }),
     fault("Host and Runners killed", |world, rng| {
         for node in NODES {
@@ -121,35 +135,46 @@ pub static FAULTS: [Fault; 31] = [
         for node in NODES {
             world.start_runner(node);
         }
+        Deed::ALL
     }),
-    Fault {
-        costs_output: true,
-        ..fault("Runner killed, its state lost", |world, rng| {
-            let node = *rng.pick(&NODES);
-            world.kill_runner(node);
-            pause(rng, (1, 500));
-            remove_all(&world.node_folder.join(world.cluster.node(node)));
-            world.start_runner(node);
-        })
-    },
-    costly("supervisor killed", |world, rng| {
+    costly("Runner killed, its state lost", Cost::Unshipped, |world, rng| {
+        let node = *rng.pick(&NODES);
+        world.kill_runner(node);
+        pause(rng, (1, 500));
+        let name = world.cluster.node(node);
+        remove_all(&world.node_folder.join(&name));
+        world.start_runner(node);
+        Deed::Done(Struck::Node(name))
+    }),
+    costly("supervisor killed", Cost::Supervised, |world, rng| {
         let all = world.cluster.supervisors();
-        if !all.is_empty() {
-            signal(*rng.pick(&all), Signal::SIGKILL);
+        if all.is_empty() {
+            return Deed::Nothing;
+        }
+        let pid = *rng.pick(&all);
+        // Read before it is gone.
+        let node = world.node_of(pid);
+        match node.filter(|_| signal(pid, Signal::SIGKILL)) {
+            Some(node) => Deed::Done(Struck::Node(node)),
+            None => Deed::Nothing,
         }
     }),
     fault("supervisor frozen", |world, rng| {
         let all = world.cluster.supervisors();
-        if !all.is_empty() {
-            let pid = *rng.pick(&all);
-            signal(pid, Signal::SIGSTOP);
-            pause(rng, SHORT);
-            signal(pid, Signal::SIGCONT);
+        if all.is_empty() {
+            return Deed::Nothing;
         }
+        let pid = *rng.pick(&all);
+        if !signal(pid, Signal::SIGSTOP) {
+            return Deed::Nothing;
+        }
+        pause(rng, SHORT);
+        signal(pid, Signal::SIGCONT);
+        Deed::ALL
     }),
     fault("network slow", |world, rng| {
         let weather = Weather::Slow(rng.millis(20, 400));
-        world.weather(weather, rng, SHORT);
+        world.weather(weather, rng, SHORT)
     }),
     fault("network silent", |world, rng| world.weather(Weather::Silent, rng, SHORT)),
     fault("network silent beyond the time-out", |world, rng| world.weather(Weather::Silent, rng, LONG)),
@@ -162,39 +187,47 @@ pub static FAULTS: [Fault; 31] = [
     fault("answers vanish beyond the time-out", |world, rng| world.weather(Weather::Deaf, rng, LONG)),
     fault("answers torn", |world, rng| {
         let weather = Weather::Torn(rng.below(4000));
-        world.weather(weather, rng, SHORT);
+        world.weather(weather, rng, SHORT)
     }),
-    costly("dockerd restarted", |world, rng| {
+    costly("dockerd restarted", Cost::Contained, |world, rng| {
         world.daemon.stop(Signal::SIGTERM);
         pause(rng, SHORT);
         world.daemon.start();
+        Deed::ALL
     }),
-    costly("dockerd killed", |world, rng| {
+    costly("dockerd killed", Cost::Contained, |world, rng| {
         world.daemon.stop(Signal::SIGKILL);
         pause(rng, SHORT);
         world.daemon.start();
+        Deed::ALL
     }),
-    costly("dockerd killed while it starts a container", |world, rng| {
+    costly("dockerd killed while it starts a container", Cost::Contained, |world, rng| {
         world.runtime.hold();
         // With the Host or a node away there may be none to start.
-        world.runtime.sees_start(Duration::from_secs(5));
+        let is_seen = world.runtime.sees_start(Duration::from_secs(5));
         world.daemon.stop(Signal::SIGKILL);
         if rng.chance(50) {
             pause(rng, SHORT);
         }
         world.runtime.release();
         world.daemon.start();
+        if is_seen { Deed::ALL } else { Deed::Other(Struck::All) }
     }),
     fault("dockerd frozen", |world, rng| {
         let long = if rng.chance(50) { LONG } else { SHORT };
         world.daemon.freeze();
         pause(rng, long);
         world.daemon.thaw();
+        Deed::ALL
     }),
-    costly("container removed by hand", |world, rng| {
-        if let Some(container) = world.any_container(rng) {
-            // It may be gone already.
-            let _ = world.daemon.command().args(["rm", "-f", "-v", &container]).output();
+    costly("container removed by hand", Cost::Contained, |world, rng| {
+        let Some((container, task)) = world.any_container(rng) else { return Deed::Nothing };
+        // It may be gone already, and then its id is not said.
+        let output = world.daemon.command().args(["rm", "-f", "-v", &container]).output().unwrap();
+        if String::from_utf8_lossy(&output.stdout).contains(&container) {
+            Deed::Done(Struck::Task(task))
+        } else {
+            Deed::Nothing
         }
     }),
     fault("Host's disk full", |world, rng| {
@@ -202,25 +235,24 @@ pub static FAULTS: [Fault; 31] = [
         fill_up(&fill);
         pause(rng, SHORT);
         fs::remove_file(fill).unwrap();
+        Deed::ALL
     }),
-    Fault {
-        costs_output: true,
-        ..fault("node's disk full", |world, rng| {
-            let fill = world.node_folder.join("fill");
-            fill_up(&fill);
-            pause(rng, SHORT);
-            fs::remove_file(fill).unwrap();
-        })
-    },
+    costly("node's disk full", Cost::Unwritten, |world, rng| {
+        let fill = world.node_folder.join("fill");
+        fill_up(&fill);
+        pause(rng, SHORT);
+        fs::remove_file(fill).unwrap();
+        Deed::ALL
+    }),
 ];
 
 fn pause(rng: &mut Rng, (from, to): (u64, u64)) {
     thread::sleep(rng.millis(from, to));
 }
 
-fn signal(pid: u32, signal: Signal) {
-    // It may have ended.
-    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+/// False: it has ended.
+fn signal(pid: u32, signal: Signal) -> bool {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).is_ok()
 }
 
 fn runner(node: &str) -> String {
@@ -259,13 +291,14 @@ impl World {
         self.cluster.kill9(&runner(node));
     }
 
-    fn freeze(&mut self, name: &str, rng: &mut Rng, how_long: (u64, u64)) {
+    fn freeze(&mut self, name: &str, rng: &mut Rng, how_long: (u64, u64)) -> Deed {
         self.cluster.signal(name, Signal::SIGSTOP);
         pause(rng, how_long);
         self.cluster.signal(name, Signal::SIGCONT);
+        Deed::ALL
     }
 
-    fn weather(&mut self, weather: Weather, rng: &mut Rng, how_long: (u64, u64)) {
+    fn weather(&mut self, weather: Weather, rng: &mut Rng, how_long: (u64, u64)) -> Deed {
         let which = rng.below(4);
         let struck: Vec<&Network> = match which {
             0 => vec![&self.lines[0]],
@@ -280,17 +313,61 @@ impl World {
         for network in &struck {
             network.set(Weather::Clear);
         }
+        Deed::ALL
     }
 
-    fn any_container(&self, rng: &mut Rng) -> Option<String> {
-        let output = self.daemon.command().args(["ps", "-q", "--no-trunc"]).output().ok()?;
+    /// The node of a supervisor: it is started with its name.
+    fn node_of(&self, supervisor: u32) -> Option<String> {
+        let line = fs::read(format!("/proc/{supervisor}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        NODES.iter().map(|node| self.cluster.node(node)).find(|name| line.split('\0').any(|word| word == name))
+    }
+
+    /// One that runs, and its task.
+    fn any_container(&self, rng: &mut Rng) -> Option<(String, String)> {
+        let format = "{{.ID}} {{.Label \"hakuriver.task\"}}";
+        let output = self.daemon.command().args(["ps", "--no-trunc", "--format", format]).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let all: Vec<&str> = text.split_whitespace().collect();
-        (!all.is_empty()).then(|| (*rng.pick(&all)).to_owned())
+        let all: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+        let (container, task) = *(!all.is_empty()).then(|| rng.pick(&all))?;
+        Some((container.to_owned(), task.to_owned()))
+    }
+
+    /// Docker 20.10 can lock itself up for good when it begins and ends many containers at once (libnetwork takes its locks in two orders:
+    /// `SandboxDestroy` and `processEndpointDelete` wait for each other). That is no fault of ours, and whoever runs it kills it: so does
+    /// this, and it is told. True: it was so.
+    pub fn rouse(&mut self) -> bool {
+        let answers = |daemon: &Daemon, args: &[&str]| {
+            let docker = ["-k", "5", DEADLINE, "docker", "-H", &daemon.socket()].map(str::to_owned);
+            let output = Command::new("timeout").args(docker).args(args).output().unwrap();
+            (output.status.code() != Some(TIMED_OUT)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        // Each needs a lock of its own: the list, the networks, every container.
+        let list = answers(&self.daemon, &["ps", "-aq"]);
+        let networks = answers(&self.daemon, &["network", "ls"]);
+        let all: Vec<String> = list.iter().flat_map(|list| list.split_whitespace().map(str::to_owned)).collect();
+        let inspect: Vec<&str> = std::iter::once("inspect").chain(all.iter().map(String::as_str)).collect();
+        if list.is_some() && networks.is_some() && (all.is_empty() || answers(&self.daemon, &inspect).is_some()) {
+            self.answered = now_millis();
+            return false;
+        }
+        eprintln!("torture: dockerd has locked itself up: it is killed, and started again");
+        self.locked_up += 1;
+        self.daemon.stop(Signal::SIGKILL);
+        self.daemon.start();
+        self.spans.push(Span {
+            name: "dockerd has locked itself up",
+            cost: Cost::Contained,
+            struck: Struck::All,
+            begun: self.answered,
+            over: now_millis(),
+        });
+        true
     }
 
     /// Both nodes are heard, and have Docker.
     pub fn await_nodes(&mut self) {
+        self.rouse();
         for node in NODES {
             if let Some(status) = self.cluster.ended(&runner(node)) {
                 panic!("the Runner of {node} has ended by itself: {status}\n{}", self.cluster.log(&runner(node)));

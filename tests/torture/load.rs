@@ -1,20 +1,23 @@
 //! The users: they submit, kill, pause and resume all the time, through a network of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use hakuriver::api::public::{SubmitAnswer, SubmitBody};
+use hakuriver::api::public::{SubmitAnswer, SubmitBody, TaskRecord};
 use nanoserde::{DeJson, SerJson};
 
+use crate::env::Cluster;
+use crate::harm::Kind;
 use crate::http;
 use crate::invariants::Witness;
 use crate::rng::Rng;
-use crate::tasks::null_body;
+use crate::tasks::{FINAL, now_millis, null_body, seen};
+use crate::wait;
 
 /// As long as an answer may take when everything is well again: the longest fault, and a Host's start.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -28,7 +31,24 @@ pub struct Made {
     /// In its script, and in the name of the file to which it adds a line when it begins.
     pub number: u64,
     pub code: i64,
-    pub vps: bool,
+    pub kind: Kind,
+    /// Before it was submitted, in milliseconds since 1970.
+    pub begun: i64,
+    /// The Host was seen to have its result and all that it wrote.
+    pub whole: Option<i64>,
+}
+
+impl Made {
+    /// What it prints.
+    pub fn output(&self) -> String {
+        format!("begin {0}\nend {0}\n", self.number)
+    }
+
+    /// It has ended by itself, as it does when it is left alone.
+    pub fn is_result(&self, record: &TaskRecord) -> bool {
+        let ended = ["completed", "failed"].contains(&record.status.as_str());
+        ended && self.kind != Kind::Vps && record.exit_code.map(i64::from) == Some(self.code)
+    }
 }
 
 pub struct Load {
@@ -51,6 +71,8 @@ pub struct Shared {
     numbers: AtomicU64,
     /// What may still be open.
     pub open: Mutex<BTreeMap<String, Made>>,
+    /// Those whose kill was asked for, answered or not.
+    pub doomed: Mutex<BTreeSet<String>>,
     pub wrong: Mutex<Vec<String>>,
     pub submitted: AtomicU64,
     pub kills: AtomicU64,
@@ -70,6 +92,7 @@ impl Load {
             busy: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
             open: Mutex::default(),
+            doomed: Mutex::default(),
             wrong: Mutex::default(),
             submitted: AtomicU64::new(0),
             kills: AtomicU64::new(0),
@@ -95,7 +118,7 @@ impl Load {
     /// Nothing new begins until [`Self::go_on`]; what was begun has been answered.
     pub fn quiesce(&self) {
         self.shared.quiet.store(true, Ordering::SeqCst);
-        crate::wait::until("the users have their answers", PATIENCE + Duration::from_secs(30), || {
+        wait::until("the users have their answers", PATIENCE + Duration::from_secs(30), || {
             match self.shared.busy.load(Ordering::SeqCst) {
                 0 => Ok(()),
                 count => Err(format!("{count} wait")),
@@ -138,14 +161,23 @@ impl Shared {
 
     fn submit(&self, rng: &mut Rng) {
         let vps = rng.chance(6);
-        if vps && self.open.lock().unwrap().values().filter(|made| made.vps).count() >= VPS {
+        if vps && self.open.lock().unwrap().values().filter(|made| made.kind == Kind::Vps).count() >= VPS {
             return;
         }
         let key = format!("{:016x}", rng.next());
         let count = if !vps && rng.chance(20) { 1 + rng.below(30) } else { 1 };
         let in_container = vps || rng.chance(25);
+        let kind = match (vps, in_container) {
+            (true, _) => Kind::Vps,
+            (false, true) => Kind::Contained,
+            (false, false) => Kind::Null,
+        };
+        let begun = now_millis();
         let made: Vec<Made> = (0..count)
-            .map(|_| Made { number: self.numbers.fetch_add(1, Ordering::SeqCst), code: *rng.pick(&CODES), vps })
+            .map(|_| {
+                let number = self.numbers.fetch_add(1, Ordering::SeqCst);
+                Made { number, code: *rng.pick(&CODES), kind, begun, whole: None }
+            })
             .collect();
         let folder = if in_container { "/starts".to_owned() } else { self.starts.display().to_string() };
         let scripts: Vec<Vec<String>> = made
@@ -153,7 +185,7 @@ impl Shared {
             .map(|one| {
                 let seconds = if count == 1 && rng.chance(30) { rng.below(8) } else { 0 };
                 let text = format!(
-                    "echo $$ >>{folder}/{0}; echo begin {0}; sleep {seconds}; echo end {0}; exit {1}",
+                    "echo $$ >>{folder}/{0}; echo begin {0}; sleep {seconds}; echo end {0}; : >{folder}/{0}.over; exit {1}",
                     one.number, one.code
                 );
                 vec!["-c".to_owned(), text]
@@ -212,6 +244,8 @@ impl Shared {
     }
 
     pub fn kill_one(&self, id: &str) {
+        // Before it is asked: the answer may be lost.
+        self.doomed.lock().unwrap().insert(id.to_owned());
         let Some(reply) = self.ask(&format!("/kill/{id}"), None) else { return };
         match reply.status {
             200..300 => {
@@ -239,11 +273,45 @@ impl Shared {
     }
 
     /// Everybody goes home: VPS are killed, and what may be paused goes on.
-    pub fn close(&self) {
+    pub fn close(&self, cluster: &Cluster) {
         let open: Vec<(String, Made)> = self.open.lock().unwrap().clone().into_iter().collect();
         for (id, made) in open {
-            if made.vps { self.kill_one(&id) } else { self.command(&id, "resume") }
+            if made.kind == Kind::Vps {
+                self.kill_one(&id);
+                continue;
+            }
+            // One that is still called lost is refused, and goes back to being paused when its node has told of it.
+            wait::until(&format!("task {id} is to run"), PATIENCE, || {
+                self.command(&id, "resume");
+                let record = cluster.status(&id);
+                let is_so = record.want == "run" || FINAL.contains(&record.status.as_str());
+                if is_so || record.want == "stop" { Ok(()) } else { Err(seen(&record)) }
+            });
         }
+    }
+
+    /// Those of which the Host has the result and everything that they wrote: from now on nothing explains that it has not.
+    pub fn note_whole(&self, cluster: &Cluster) {
+        let open: Vec<(String, Made)> = self.open.lock().unwrap().clone().into_iter().collect();
+        for (id, made) in open.into_iter().filter(|(_, made)| made.kind != Kind::Vps && made.whole.is_none()) {
+            let get = |path: &str| {
+                let reply = http::try_call(cluster.api, "GET", path, Some(&self.token), None).ok()?;
+                (reply.status == 200).then(|| reply.text())
+            };
+            let record = get(&format!("/status/{id}")).and_then(|text| TaskRecord::deserialize_json(&text).ok());
+            if record.is_some_and(|record| made.is_result(&record))
+                && get(&format!("/task/{id}/stdout")) == Some(made.output())
+                && let Some(made) = self.open.lock().unwrap().get_mut(&id)
+            {
+                made.whole = Some(now_millis());
+            }
+        }
+    }
+
+    /// When a task's process came to its end, in milliseconds since 1970; None: it did not.
+    pub fn over(&self, made: &Made) -> Option<i64> {
+        let changed = fs::metadata(self.starts.join(format!("{}.over", made.number))).ok()?.modified().ok()?;
+        i64::try_from(changed.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 
     /// How often a task has begun.

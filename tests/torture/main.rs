@@ -17,7 +17,7 @@ mod env;
 #[path = "../http.rs"]
 mod http;
 #[allow(dead_code)]
-#[path = "../invariants.rs"]
+#[path = "../invariants/mod.rs"]
 mod invariants;
 #[allow(dead_code)]
 #[path = "../mount.rs"]
@@ -39,11 +39,13 @@ mod tasks;
 mod wait;
 
 mod faults;
+mod harm;
 mod load;
 mod rng;
+mod tally;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -52,18 +54,22 @@ use std::time::{Duration, Instant};
 use crate::daemon::Daemon;
 use crate::env::{Cluster, Settings, image_file, write_script};
 use crate::faults::{FAULTS, NODES, TIMEOUT_FACTOR, World};
-use crate::invariants::Witness;
+use crate::harm::{Cost, Deed, Span};
+use crate::invariants::{BLIND, Witness};
 use crate::load::Load;
 use crate::mount::Mount;
 use crate::network::Network;
 use crate::rng::Rng;
 use crate::slow_runtime::SlowRuntime;
-use crate::tasks::seen;
+use crate::tally::Tally;
+use crate::tasks::now_millis;
 
 /// So many faults from one rest to the next.
 const ROUND: usize = 12;
 /// As long as everything that was begun may take to its end.
 const END: Duration = Duration::from_secs(180);
+/// In so many minutes every fault has its turn.
+const LONG: f64 = 20.0;
 
 fn main() {
     let minutes: f64 = std::env::var("MINUTES").map_or(3.0, |text| text.parse().expect("MINUTES is a number"));
@@ -72,12 +78,22 @@ fn main() {
         Err(_) => u64::from(std::process::id()) ^ u64::try_from(tasks::now_millis()).unwrap(),
     };
     eprintln!("torture: {minutes} minutes, seed {seed}");
-    let mut tally = Tally::default();
+    let mut tally = Tally::new();
     let mut rng = Rng(seed);
     let mut world = World::new(&mut rng);
     let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     while Instant::now() < end && tally.wrong.is_empty() {
-        world.round(&mut rng, end, &mut tally);
+        // Somewhere in it is a wait that was in vain, say: what was done until then is told all the same.
+        let round = catch_unwind(AssertUnwindSafe(|| world.round(&mut rng, end, &mut tally)));
+        if let Err(panic) = round {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            tally.add(vec![format!("a panic: {}", text.unwrap_or_default())]);
+        }
+    }
+    if minutes >= LONG && tally.wrong.is_empty() {
+        tally.now = "the end";
+        tally.add(tally.is_whole());
     }
     tally.print(&world);
     assert!(
@@ -87,50 +103,6 @@ fn main() {
     );
     let World { load, .. } = world;
     load.end();
-}
-
-/// What was done, and what came of it.
-#[derive(Default)]
-struct Tally {
-    injected: BTreeMap<&'static str, (usize, usize)>,
-    wrong: BTreeSet<String>,
-    rests: usize,
-    ended: BTreeMap<String, usize>,
-    unknown: usize,
-    looks: usize,
-}
-
-impl Tally {
-    /// Lines that were not there before, with what was done last.
-    fn add(&mut self, name: &'static str, found: Vec<String>) {
-        let new: Vec<String> = found.into_iter().filter(|line| self.wrong.insert(line.clone())).collect();
-        self.looks += 1;
-        self.injected.entry(name).or_default().1 += new.len();
-        for line in new {
-            eprintln!("torture: WRONG after '{name}': {line}");
-        }
-    }
-
-    fn print(&self, world: &World) {
-        println!("{:44} {:>8} {:>10}", "fault", "injected", "violations");
-        for fault in &FAULTS {
-            let (count, wrong) = self.injected.get(fault.name).copied().unwrap_or_default();
-            println!("{:44} {count:>8} {wrong:>10}", fault.name);
-        }
-        let (count, wrong) = self.injected.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        println!("{:44} {count:>8} {wrong:>10}", "all");
-        let load = &world.load.shared;
-        println!(
-            "{} tasks submitted, {} killed, {} calls repeated; {} looks at what must hold, {} times everything came to rest",
-            load.submitted.load(Ordering::Relaxed),
-            load.kills.load(Ordering::Relaxed),
-            load.repeated.load(Ordering::Relaxed),
-            self.looks,
-            self.rests
-        );
-        let ended: Vec<String> = self.ended.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        println!("ended: {}; {} of them without a result, where a fault explains it", ended.join(", "), self.unknown);
-    }
 }
 
 impl World {
@@ -178,6 +150,9 @@ impl World {
             host_folder,
             node_folder,
             deck: Vec::new(),
+            spans: Vec::new(),
+            answered: now_millis(),
+            locked_up: 0,
             _scratch: scratch,
         };
         for node in NODES {
@@ -189,37 +164,20 @@ impl World {
 
     /// Faults under load, then a rest in which everything has to end.
     fn round(&mut self, rng: &mut Rng, end: Instant, tally: &mut Tally) {
-        let (mut costs_results, mut costs_output) = (false, false);
         for _ in 0..ROUND {
             if Instant::now() >= end {
                 break;
             }
-            let fault = self.deck.pop().unwrap_or_else(|| {
-                self.deck = rng.shuffled(&FAULTS);
-                self.deck.pop().expect("there are faults")
-            });
-            eprintln!("torture: {}", fault.name);
-            costs_results |= fault.costs_results;
-            costs_output |= fault.costs_output;
-            tally.injected.entry(fault.name).or_default().0 += 1;
-            (fault.act)(self, rng);
-            // The next one comes sometimes while this one is still felt.
-            thread::sleep(rng.millis(1, 2000));
-            if rng.chance(60) {
-                self.await_nodes();
-            }
-            tally.add(fault.name, self.witness.violations());
-            let wrong = std::mem::take(&mut *self.load.shared.wrong.lock().unwrap());
-            tally.add(fault.name, wrong);
+            self.harm(rng, tally);
         }
+        tally.now = "a rest";
         self.await_nodes();
         self.load.quiesce();
-        self.load.shared.close();
-        self.witness.settles(&self.cluster, END);
-        let found = self.results(costs_results, costs_output, tally);
-        tally.add("at rest", found);
-        let wrong = std::mem::take(&mut *self.load.shared.wrong.lock().unwrap());
-        tally.add("at rest", wrong);
+        self.load.shared.close(&self.cluster);
+        self.settle();
+        let found = self.results(tally);
+        tally.add(found);
+        tally.add(std::mem::take(&mut *self.load.shared.wrong.lock().unwrap()));
         tally.rests += 1;
         eprintln!(
             "torture: everything has come to rest, {} tasks so far",
@@ -228,31 +186,60 @@ impl World {
         self.load.go_on();
     }
 
-    /// What became of each task of this round.
-    fn results(&mut self, costs_results: bool, costs_output: bool, tally: &mut Tally) -> Vec<String> {
-        let mut found = Vec::new();
-        for (id, made) in std::mem::take(&mut *self.load.shared.open.lock().unwrap()) {
-            let record = self.cluster.status(&id);
-            *tally.ended.entry(record.status.clone()).or_default() += 1;
-            let starts = self.load.shared.starts(&made);
-            let say =
-                |what: &str| format!("{what}: task {id} of number {}, {starts} starts: {}", made.number, seen(&record));
-            match record.status.as_str() {
-                "completed" | "failed" if record.exit_code == Some(i32::try_from(made.code).unwrap()) && !made.vps => {
-                    if starts != 1 {
-                        found.push(say("it has ended, and did not begin once"));
-                    }
-                    let whole = format!("begin {0}\nend {0}\n", made.number);
-                    let text = self.cluster.stdout(&id);
-                    if text != whole && !costs_output {
-                        found.push(format!("{}; output {text:?}", say("its output is not whole")));
-                    }
-                }
-                "killed" => {}
-                "failed" if costs_results => tally.unknown += 1,
-                _ => found.push(say("no fault explains this end")),
-            }
+    /// One fault, and a look at what must hold.
+    fn harm(&mut self, rng: &mut Rng, tally: &mut Tally) {
+        let fault = self.deck.pop().unwrap_or_else(|| {
+            self.deck = rng.shuffled(&FAULTS);
+            self.deck.pop().expect("there are faults")
+        });
+        eprintln!("torture: {}", fault.name);
+        tally.begin(fault.name);
+        let begun = now_millis();
+        let deed = (fault.act)(self, rng);
+        tally.count(&deed);
+        if !matches!(deed, Deed::Done(_)) {
+            eprintln!("torture: '{}' found nothing to be done to, and comes again", fault.name);
+            self.deck.insert(0, fault);
         }
+        if let Some(struck) = deed.struck().filter(|_| fault.cost != Cost::Nothing) {
+            // What it may cost ends here: with both nodes back.
+            self.await_nodes();
+            let span = Span { name: fault.name, cost: fault.cost, struck: struck.clone(), begun, over: now_millis() };
+            self.spans.push(span);
+        }
+        // The next one comes sometimes while this one is still felt.
+        thread::sleep(rng.millis(1, 2000));
+        if rng.chance(60) {
+            self.await_nodes();
+        }
+        let found = self.look();
+        tally.add(found);
+        tally.add(std::mem::take(&mut *self.load.shared.wrong.lock().unwrap()));
+        self.load.shared.note_whole(&self.cluster);
+    }
+
+    /// What does not hold. A daemon that has locked itself up tells nothing, and is looked at again when it does.
+    fn look(&mut self) -> Vec<String> {
+        let (blind, mut found): (Vec<String>, Vec<String>) =
+            self.witness.violations().into_iter().partition(|line| line.starts_with(BLIND));
+        if blind.is_empty() || !self.rouse() {
+            found.extend(blind);
+            return found;
+        }
+        self.await_nodes();
+        found.extend(self.witness.violations());
         found
+    }
+
+    /// Everything comes to its end; but not with such a daemon, after which all has its time once more.
+    fn settle(&mut self) {
+        let settles = |world: &Self| world.witness.settles(&world.cluster, END);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| settles(self))) {
+            if !self.rouse() {
+                resume_unwind(panic);
+            }
+            self.await_nodes();
+            settles(self);
+        }
     }
 }
