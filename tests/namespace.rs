@@ -1,5 +1,6 @@
 //! A network of its own on this machine, with a line to the machine's that can be taken down.
 
+use std::fs;
 use std::process::Command;
 
 use crate::env::{Cluster, SOON};
@@ -35,8 +36,20 @@ impl Namespace {
         space
     }
 
-    pub fn host(&self) -> String {
-        format!("10.214.{}.1", self.third)
+    /// Lets the Host, which is not started yet, be reached from such a network too.
+    pub fn open_host(cluster: &Cluster) {
+        let path = cluster.config("config");
+        let text = fs::read_to_string(&path).unwrap();
+        let listen = "[network]\nhost_bind_ip = \"0.0.0.0\"\nhost_reachable_address = \"127.0.0.1\"\n";
+        fs::write(&path, text.replace("[network]\n", listen)).unwrap();
+    }
+
+    /// The text of the Runner's file for a Runner in here.
+    pub fn runner_config(&self, cluster: &Cluster, short: &str) -> String {
+        cluster.write_runner_config(short);
+        let text = fs::read_to_string(cluster.config(short)).unwrap();
+        let host = format!("[network]\nhost_reachable_address = \"10.214.{}.1\"\n", self.third);
+        text.replace("[network]\n", &host)
     }
 
     /// Nothing comes through, and nobody is told.

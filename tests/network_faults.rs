@@ -153,16 +153,10 @@ fn a_silence_beyond_the_time_out_loses_tasks_and_gives_them_back() {
 fn a_true_partition_costs_nothing() {
     let mut cluster = Cluster::new(Settings { no_environment: true, timeout_factor: 6, ..Settings::default() });
     let space = Namespace::new(&cluster);
-    let path = cluster.config("config");
-    let text = fs::read_to_string(&path).unwrap();
-    let listen = "[network]\nhost_bind_ip = \"0.0.0.0\"\nhost_reachable_address = \"127.0.0.1\"\n";
-    fs::write(&path, text.replace("[network]\n", listen)).unwrap();
+    Namespace::open_host(&cluster);
     cluster.start_host();
-    cluster.write_runner_config("a");
     let config = cluster.config("a");
-    let text = fs::read_to_string(&config).unwrap();
-    let host = format!("[network]\nhost_reachable_address = \"{}\"\n", space.host());
-    fs::write(&config, text.replace("[network]\n", &host)).unwrap();
+    fs::write(&config, space.runner_config(&cluster, "a")).unwrap();
     let binary = binary();
     cluster.spawn_program(
         "runner-a",
