@@ -47,6 +47,7 @@ mod network_faults;
 mod node_faults;
 mod seed_page;
 mod ssh;
+mod ssh_faults;
 mod static_binary;
 mod supervisor;
 mod systemd;
