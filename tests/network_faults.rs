@@ -12,8 +12,8 @@ use crate::network::Weather;
 use crate::tasks::{Latches, descriptors, seen};
 use crate::wait;
 
-/// A report has as long, on the Runner's side, before it is sent again; and a little for that.
-const REPORT: Duration = Duration::from_secs(32);
+/// A report has 30 s, on the Runner's side, before it is sent again; and a busy machine some more.
+const REPORT: Duration = Duration::from_secs(36);
 /// The Host keeps a connection on which nothing comes for 75 s.
 const IDLE: Duration = Duration::from_secs(80);
 
