@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use hakuriver::api::public::TaskRecord;
 use hakuriver::sys::clock::parse_rfc3339;
 
 use crate::env::{Cluster, SOON, Settings, binary};
@@ -99,28 +100,47 @@ fn time_outs_of_the_host_are_measured_and_ids_grow_whatever_its_clock_shows() {
     cluster.stop("host");
 }
 
+/// As the node's clock shows it, which is set by `step`: when the task began there and ended.
+#[track_caller]
+fn assert_times(record: &TaskRecord, begun_at: i64, ended_at: i64) {
+    let (began, ended) = (ms(&record.started_at), ms(&record.completed_at));
+    assert!(began <= ended, "{record:?}");
+    let now = i64::try_from(hakuriver::sys::clock::unix_ms()).unwrap();
+    // Where the clock went back meanwhile, it ended at its beginning.
+    let ended_at = ended_at.max(begun_at);
+    for (time, step) in [(began, begun_at), (ended, ended_at)] {
+        let off = (i64::try_from(time).unwrap() - now - step).abs();
+        assert!(off < 60_000, "the clock was set by {step} ms, and this is {off} ms from what it showed: {record:?}");
+    }
+}
+
 #[test]
 fn on_a_node_whose_clock_is_set_tasks_run_as_long_as_they_may_and_end_after_they_began() {
-    let mut cluster = Cluster::new(Settings { no_environment: true, ..Settings::default() });
+    const TIMEOUT: u32 = 4;
+    let mut cluster = Cluster::new(Settings { no_environment: true, timeout_factor: TIMEOUT, ..Settings::default() });
     cluster.start_host();
     cluster.write_runner_config("a");
     set(&cluster, 0);
     start(&mut cluster, "runner-a", "runner", "a");
     cluster.await_node("a", "online");
     let latches = Latches::new(&cluster);
+    let mut before = 0;
     for (name, step) in [("ahead", DAY_MS), ("back", -DAY_MS), ("again", 2 * DAY_MS)] {
         let options = ["--cores", "0", "--time-limit", "1h"];
         let id = cluster.script(&options, &format!("echo here; {}; exit 3", latches.wait(name)));
         cluster.await_lines(&id, 1);
         set(&cluster, step);
-        wait::holds_for("it goes on", Duration::from_secs(2), || {
-            let record = cluster.status(&id);
-            if record.status == "running" { Ok(()) } else { Err(seen(&record)) }
+        // Longer than a silent node has.
+        wait::holds_for("it goes on, and its node is heard", Duration::from_secs(u64::from(TIMEOUT) + 2), || {
+            let (record, node) = (cluster.status(&id), cluster.nodes().remove(0));
+            let is_fine = record.status == "running" && node.status == "online";
+            if is_fine { Ok(()) } else { Err(format!("node {}, {}", node.status, seen(&record))) }
         });
         latches.open(name);
         let record = cluster.await_end(&id);
         assert_eq!(record.exit_code, Some(3), "{}", seen(&record));
-        assert!(ms(&record.started_at) <= ms(&record.completed_at), "{record:?}");
+        assert_times(&record, before, step);
+        before = step;
     }
     let limited = cluster.script(&["--cores", "0", "--time-limit", "2s"], "sleep 600");
     cluster.await_status(&limited, "running");
@@ -131,5 +151,5 @@ fn on_a_node_whose_clock_is_set_tasks_run_as_long_as_they_may_and_end_after_they
         "{}",
         seen(&record)
     );
-    assert!(ms(&record.started_at) <= ms(&record.completed_at), "{record:?}");
+    assert_times(&record, before, -5 * DAY_MS);
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(unreachable_pub, reason = "no library: whatever a module shows, it shows to this crate")]
 
+mod behind;
 mod daemon;
 mod env;
 mod fake_node;
@@ -13,6 +14,7 @@ mod http;
 mod invariants;
 mod line;
 mod mount;
+mod namespace;
 mod network;
 mod node_supervisor;
 mod program;
@@ -45,6 +47,7 @@ mod network_faults;
 mod node_faults;
 mod seed_page;
 mod ssh;
+mod ssh_faults;
 mod static_binary;
 mod supervisor;
 mod systemd;
@@ -63,5 +66,6 @@ mod terminal;
 mod three_runners;
 mod tunnel;
 mod two_runners;
+mod user_faults;
 mod vps_lifecycle;
 mod witness;

@@ -26,6 +26,13 @@ pub enum Weather {
     Deaf,
     /// Each answer is broken off after so many bytes of its connection.
     Torn(usize),
+    /// What is posted comes, and is acted on; in place of its answer the connection ends.
+    Unanswered,
+    /// The Host's side of all that was open is closed, and the other one is never told: what it sends vanishes, also when this is
+    /// over. What is opened from now on passes.
+    HostGone,
+    /// The same with the sides exchanged: the Host is never told.
+    PeerGone,
 }
 
 pub struct Network {
@@ -45,6 +52,11 @@ struct State {
     next: u64,
     /// Connections on which bytes were lost.
     torn: BTreeSet<u64>,
+    /// Connections on which something was posted that is not to be answered.
+    posted: BTreeSet<u64>,
+    /// Connections with one side gone, and the sides that do not know it: held, so that the kernel does not tell them.
+    half: BTreeSet<u64>,
+    mute: Vec<TcpStream>,
     /// How many connections have been made.
     made: u64,
 }
@@ -58,7 +70,16 @@ enum Direction {
 impl Network {
     pub fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let state = State { weather: Weather::Clear, open: BTreeMap::new(), next: 0, torn: BTreeSet::new(), made: 0 };
+        let state = State {
+            weather: Weather::Clear,
+            open: BTreeMap::new(),
+            next: 0,
+            torn: BTreeSet::new(),
+            posted: BTreeSet::new(),
+            half: BTreeSet::new(),
+            mute: Vec::new(),
+            made: 0,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let network = Self { port: listener.local_addr().unwrap().port(), shared: shared.clone() };
         thread::spawn(move || {
@@ -87,6 +108,14 @@ impl Network {
                 end(&near, &far, weather == Weather::Reset);
             }
         }
+        if matches!(weather, Weather::HostGone | Weather::PeerGone) {
+            for (id, (near, far)) in std::mem::take(&mut state.open) {
+                let (gone, stays) = if weather == Weather::HostGone { (far, near) } else { (near, far) };
+                state.half.insert(id);
+                state.mute.push(stays);
+                let _ = gone.shutdown(Shutdown::Both);
+            }
+        }
         drop(state);
         self.shared.changed.notify_all();
     }
@@ -100,6 +129,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.set(Weather::Cut);
+        self.shared.state.lock().unwrap().mute.clear();
     }
 }
 
@@ -136,6 +166,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, id: u64, s
             state.torn.insert(id);
             continue;
         }
+        if weather == Weather::Unanswered && direction == Direction::ToHost && buffer[..count].starts_with(b"POST ") {
+            state.posted.insert(id);
+        }
+        let is_unanswered = direction == Direction::FromHost && state.posted.contains(&id);
         drop(state);
         let mut count = count;
         match (weather, direction) {
@@ -145,6 +179,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, id: u64, s
                 count = most.saturating_sub(passed);
                 torn = true;
             }
+            _ if is_unanswered => (count, torn) = (0, true),
             _ => {}
         }
         passed += count;
@@ -155,9 +190,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, id: u64, s
     if torn {
         end(&from, &to, false);
     }
+    let mut state = shared.state.lock().unwrap();
+    if state.half.contains(&id) {
+        return;
+    }
     // The other direction may go on after an orderly end of this one.
     let _ = to.shutdown(Shutdown::Write);
-    let mut state = shared.state.lock().unwrap();
     if direction == Direction::FromHost {
         state.open.remove(&id);
         let _ = to.shutdown(Shutdown::Both);

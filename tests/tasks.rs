@@ -302,7 +302,7 @@ pub fn pids() -> Vec<u32> {
 }
 
 /// What the descriptors of a process are, the lowest first.
-fn descriptors(pid: u32) -> Vec<String> {
+pub fn descriptors(pid: u32) -> Vec<String> {
     let mut all: Vec<(u32, String)> = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()

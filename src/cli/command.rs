@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::fault::Fault;
 use super::host_api::Host;
 use super::output;
-use super::task_ref::TaskRef;
+use super::task_ref::{TaskRef, look};
 
 /// What can be asked of a task that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,6 @@ impl fmt::Display for Action {
 pub(super) fn run(task: &TaskRef, action: Action, config: Option<&Path>) -> Result<(), Fault> {
     let host = Host::of(config)?;
     let id = task.id(&host)?;
-    output::line(&host.post(&format!("/command/{id}/{action}"))?);
+    output::line(&host.post(&format!("/command/{id}/{action}"), &look(id))?);
     Ok(())
 }

@@ -62,7 +62,8 @@ impl Host {
 
     /// The body of a GET.
     pub(super) fn get(&self, path: &str) -> Result<Vec<u8>, Fault> {
-        self.call("GET", path, None)
+        let answer = self.client.call("GET", path, None, CALL_TIME).map_err(|fault| self.unreachable(&fault))?;
+        self.success(answer)
     }
 
     /// A GET, decoded.
@@ -70,25 +71,19 @@ impl Host {
         decode(path, &self.get(path)?)
     }
 
-    /// A POST without a body, that is answered with a message.
-    pub(super) fn post(&self, path: &str) -> Result<String, Fault> {
-        let body = self.call("POST", path, None)?;
-        Ok(decode::<Message>(path, &body)?.message)
+    /// A POST without a body, that is answered with a message. `look` is the command that shows whether it was carried out.
+    pub(super) fn post(&self, path: &str, look: &str) -> Result<String, Fault> {
+        self.post_within(path, look, CALL_TIME)
     }
 
     /// As [`Host::post`], where Docker takes its time on the Host.
-    pub(super) fn post_slow(&self, path: &str) -> Result<String, Fault> {
-        let body = self.call_within("POST", path, None, DOCKER_TIME)?;
-        Ok(decode::<Message>(path, &body)?.message)
+    pub(super) fn post_slow(&self, path: &str, look: &str) -> Result<String, Fault> {
+        self.post_within(path, look, DOCKER_TIME)
     }
 
-    fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Vec<u8>, Fault> {
-        self.call_within(method, path, body, CALL_TIME)
-    }
-
-    fn call_within(&self, method: &str, path: &str, body: Option<&str>, time: Duration) -> Result<Vec<u8>, Fault> {
-        let answer = self.client.call(method, path, body, time).map_err(|fault| self.unreachable(&fault))?;
-        self.success(answer)
+    fn post_within(&self, path: &str, look: &str, time: Duration) -> Result<String, Fault> {
+        let answer = self.client.call("POST", path, None, time).map_err(|fault| self.unanswered(&fault, look))?;
+        Ok(decode::<Message>(path, &self.success(answer)?)?.message)
     }
 
     /// The body of a 2xx; the fault that another status means.
@@ -127,8 +122,23 @@ impl Host {
                 "cannot reach the Host at {base}: {reason}\n\
                  start it with 'hakuriver up' or set network.host_reachable_address in {file}"
             ),
-            ClientFault::Broken { reason, .. } => format!("the Host at {base} did not answer: {reason}"),
+            ClientFault::Broken { reason, .. } => format!(
+                "the Host at {base} did not answer: {reason}\n\
+                 try again; if that goes on, look at the Host's log and at the network in between"
+            ),
         })
+    }
+
+    /// No answer came to a call that changes something. `look` is the command that shows whether it did.
+    pub(super) fn unanswered(&self, fault: &ClientFault, look: &str) -> Fault {
+        match fault {
+            ClientFault::Unreachable { .. } => self.unreachable(fault),
+            ClientFault::Broken { reason, .. } => Fault::Unreachable(format!(
+                "the Host at {} did not answer: {reason}\n\
+                 whether this was carried out is not known: see '{look}', and try again if it was not",
+                self.client.base()
+            )),
+        }
     }
 }
 

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use super::fault::Fault;
 use super::host_api::Host;
-use super::task_ref::{TaskRef, id_of};
+use super::task_ref::{TaskRef, id_of, look};
 use super::{output, ssh};
+use crate::domain::ids::TaskId;
 
 /// Ends any task.
 pub(super) fn any(task: &TaskRef, config: Option<&Path>) -> Result<(), Fault> {
     let host = Host::of(config)?;
     let id = task.id(&host)?;
-    output::line(&host.post(&format!("/kill/{id}"))?);
+    output::line(&ask(&host, id)?);
     // Of a VPS; another kind of task has none.
     ssh::known_hosts::forget(id);
     Ok(())
@@ -26,7 +27,7 @@ pub(super) fn vps(task: &TaskRef, config: Option<&Path>) -> Result<(), Fault> {
         let what = format!("task {id} is a {} task, not a VPS", record.task_type);
         return Err(Fault::Refused(format!("{what}; end it with 'hakuriver client kill {id}'")));
     }
-    output::line(&host.post(&format!("/kill/{id}"))?);
+    output::line(&ask(&host, id)?);
     ssh::known_hosts::forget(id);
     Ok(())
 }
@@ -69,7 +70,11 @@ fn one_task(host: &Host, task: &TaskRef) -> Result<String, Fault> {
         // All that is in it would be lost.
         return Err(Fault::Refused(format!("task {id} is a VPS; end it with 'hakuriver vps kill {id}'")));
     }
-    host.post(&format!("/kill/{id}"))
+    ask(host, id)
+}
+
+fn ask(host: &Host, id: TaskId) -> Result<String, Fault> {
+    host.post(&format!("/kill/{id}"), &look(id))
 }
 
 #[cfg(test)]

@@ -55,6 +55,11 @@ impl TaskRef {
     }
 }
 
+/// The command that shows how a task stands.
+pub(super) fn look(id: TaskId) -> String {
+    format!("hakuriver client status {id}")
+}
+
 /// The id in a record.
 pub(super) fn id_of(record: &TaskRecord) -> Result<TaskId, Fault> {
     record.task_id.parse().map_err(|fault| Fault::Refused(format!("the Host's answer is not understood: {fault}")))

@@ -9,33 +9,56 @@ use crate::api::environment::{ContainerRow, CreateBody, PackAnswer, PackBody, Pr
 use crate::api::node::{
     DesiredAnswer, Heartbeat, HeartbeatAnswer, Observed, ObservedAnswer, OutputHave, Register, Registered,
 };
-use crate::api::public::{ErrorBody, EventData, Message, NodeRow, TaskRecord, Version};
+use crate::api::public::{
+    ErrorBody, EventData, HealthHistory, HealthRow, Message, NodeRow, SubmitAnswer, TaskRecord, TaskRow, Version,
+    VpsRow,
+};
 use crate::api::{submit, terminal};
 
-/// Every type that travels.
-pub(crate) fn every_type(bytes: &[u8]) {
-    let is_valid = tree(bytes);
-    assert_eq!(is_valid, !matches!(submit::decode(bytes), Err(JsonFault::Malformed(_))));
-    wire::<Register>(bytes, is_valid);
-    wire::<Registered>(bytes, is_valid);
-    wire::<Heartbeat>(bytes, is_valid);
-    wire::<HeartbeatAnswer>(bytes, is_valid);
-    wire::<Observed>(bytes, is_valid);
-    wire::<ObservedAnswer>(bytes, is_valid);
-    wire::<OutputHave>(bytes, is_valid);
-    wire::<DesiredAnswer>(bytes, is_valid);
-    wire::<TaskRecord>(bytes, is_valid);
-    wire::<Vec<NodeRow>>(bytes, is_valid);
-    wire::<EventData>(bytes, is_valid);
-    wire::<Message>(bytes, is_valid);
-    wire::<ErrorBody>(bytes, is_valid);
-    wire::<Version>(bytes, is_valid);
-    wire::<Vec<ContainerRow>>(bytes, is_valid);
-    wire::<CreateBody>(bytes, is_valid);
-    wire::<PackBody>(bytes, is_valid);
-    wire::<PackAnswer>(bytes, is_valid);
-    wire::<ProgressLine>(bytes, is_valid);
-    wire::<Tarballs>(bytes, is_valid);
+/// A function that tries all of them, and a list for the test that looks for those that are missing.
+macro_rules! bodies {
+    ($($body:ty,)*) => {
+        /// Every type that travels.
+        pub(crate) fn every_type(bytes: &[u8]) {
+            let is_valid = tree(bytes);
+            assert_eq!(is_valid, !matches!(submit::decode(bytes), Err(JsonFault::Malformed(_))));
+            $(wire::<$body>(bytes, is_valid);)*
+        }
+
+        /// As they are written above, and whether such a one, with something in it, is read from these bytes.
+        #[cfg(test)]
+        const BODIES: &[(&str, fn(&[u8]) -> bool)] =
+            &[$((stringify!($body), |bytes| decode::<$body>(bytes).is_ok_and(|body| encode(&body).len() > 2))),*];
+    };
+}
+
+// Each as it is a whole body, or a whole line of one; what is part of one of these is tried with it.
+bodies! {
+    Register,
+    Registered,
+    Heartbeat,
+    HeartbeatAnswer,
+    Observed,
+    ObservedAnswer,
+    OutputHave,
+    DesiredAnswer,
+    SubmitAnswer,
+    TaskRecord,
+    Vec<TaskRow>,
+    Vec<VpsRow>,
+    Vec<NodeRow>,
+    Vec<HealthRow>,
+    HealthHistory,
+    EventData,
+    Message,
+    ErrorBody,
+    Version,
+    Vec<ContainerRow>,
+    CreateBody,
+    PackBody,
+    PackAnswer,
+    ProgressLine,
+    Tarballs,
 }
 
 /// Read, written, read and written again: from then on it stays the same. Whether it was read.
@@ -124,5 +147,83 @@ pub(crate) fn terminal(text: &str) {
     }
     if let Some(code) = terminal::exit_code(text) {
         assert!(terminal::exit_code(&terminal::exit_reason(code.into())) == Some(code));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Tried elsewhere: by [`terminal`], through the functions that alone know of it.
+    const ELSEWHERE: [&str; 1] = ["Incoming"];
+
+    fn words(text: &str) -> BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn files(folder: &str) -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|fault| panic!("{}: {fault}", folder.display()));
+        entries.map(|entry| entry.expect("readable").path()).filter(|path| path.is_file()).collect()
+    }
+
+    /// The types of `src/api` that can be decoded and the names that such a type is given, each with the words of its body.
+    fn declared() -> (BTreeSet<String>, BTreeMap<String, BTreeSet<String>>) {
+        let (mut decoded, mut bodies) = (BTreeSet::new(), BTreeMap::new());
+        for path in files("src/api") {
+            let text = fs::read_to_string(&path).expect("readable");
+            let mut derives = false;
+            for (at, line) in
+                text.match_indices('\n').map(|(at, _)| (at + 1, text[at + 1..].lines().next().unwrap_or("")))
+            {
+                if line.starts_with("#[derive(") {
+                    derives = words(line).contains("DeJson");
+                }
+                let line = line.trim_start_matches("pub ");
+                let Some((kind, rest)) =
+                    line.split_once(' ').filter(|(kind, _)| ["struct", "enum", "type"].contains(kind))
+                else {
+                    continue;
+                };
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+                let end = if kind == "type" { ";" } else { "\n}" };
+                let body = text[at..].split(end).next().unwrap_or_default();
+                if kind != "type" && std::mem::take(&mut derives) {
+                    decoded.insert(name.clone());
+                }
+                let code = body.lines().filter(|line| !line.trim_start().starts_with("//"));
+                bodies.insert(name, code.flat_map(words).collect());
+            }
+        }
+        (decoded, bodies)
+    }
+
+    #[test]
+    fn every_type_that_can_be_decoded_is_tried() {
+        let (decoded, bodies) = declared();
+        assert!(decoded.len() > 40, "the declarations were not found: {decoded:?}");
+        let mut tried: BTreeSet<String> = BODIES.iter().flat_map(|(name, _)| words(name)).collect();
+        let mut open: Vec<String> = tried.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            let parts = bodies.get(&name).into_iter().flatten().filter(|part| bodies.contains_key(*part));
+            open.extend(parts.filter(|part| tried.insert((*part).clone())).cloned().collect::<Vec<_>>());
+        }
+        tried.extend(ELSEWHERE.map(str::to_owned));
+        let missing: Vec<&String> = decoded.difference(&tried).collect();
+        assert!(missing.is_empty(), "add these to the list, with an input in fuzz/corpus/json: {missing:?}");
+    }
+
+    #[test]
+    fn every_type_has_an_input_to_begin_with() {
+        let inputs: Vec<Vec<u8>> =
+            files("fuzz/corpus/json").iter().map(|path| fs::read(path).expect("readable")).collect();
+        let is_there = |reads: &fn(&[u8]) -> bool| inputs.iter().any(|bytes| reads(bytes));
+        let missing: Vec<&str> = BODIES.iter().filter(|(_, reads)| !is_there(reads)).map(|(name, _)| *name).collect();
+        assert!(missing.is_empty(), "no input in fuzz/corpus/json is one of {missing:?}");
     }
 }

@@ -8,6 +8,6 @@ use crate::cli::output;
 use crate::domain::ids::NodeName;
 
 pub(super) fn run(hostname: &NodeName, order: &str, config: Option<&Path>) -> Result<(), Fault> {
-    output::line(&Host::of(config)?.post(&format!("/node/{hostname}/{order}"))?);
+    output::line(&Host::of(config)?.post(&format!("/node/{hostname}/{order}"), "hakuriver client nodes")?);
     Ok(())
 }

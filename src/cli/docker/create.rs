@@ -50,14 +50,19 @@ pub(super) struct PackArgs {
 
 pub(super) fn container(args: &CreateArgs, config: Option<&Path>) -> Result<(), Fault> {
     let body = CreateBody { image_name: args.image.clone(), container_name: args.name.to_string() };
-    let done = follow::post(&Host::of(config)?, "/docker/host/create", &json::encode(&body))?;
+    let done = follow::post(&Host::of(config)?, "/docker/host/create", &json::encode(&body), super::LOOK)?;
     output::line(&done.message.unwrap_or_default());
     Ok(())
 }
 
 pub(super) fn tar(args: &PackArgs, config: Option<&Path>) -> Result<(), Fault> {
     let body = PackBody { label: args.label.clone() };
-    let done = follow::post(&Host::of(config)?, &format!("/docker/create_tar/{}", args.name), &json::encode(&body))?;
+    let done = follow::post(
+        &Host::of(config)?,
+        &format!("/docker/create_tar/{}", args.name),
+        &json::encode(&body),
+        "hakuriver docker list-tars",
+    )?;
     output::line(&done.message.unwrap_or_default());
     output::line(&done.tarball_path.unwrap_or_default());
     Ok(())

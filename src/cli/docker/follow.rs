@@ -14,10 +14,11 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of a line at most.
 const LONGEST: u64 = 1 << 20;
 
-/// What the Host said in the end. What it says meanwhile is shown.
-pub(super) fn post(host: &Host, path: &str, body: &str) -> Result<ProgressLine, Fault> {
+/// What the Host said in the end. What it says meanwhile is shown. `look` is the command that shows whether it was carried out.
+pub(super) fn post(host: &Host, path: &str, body: &str, look: &str) -> Result<ProgressLine, Fault> {
     let path = format!("{path}?progress=1");
-    let (status, stream) = host.client().post_stream(&path, body, SILENCE).map_err(|fault| host.unreachable(&fault))?;
+    let answer = host.client().post_stream(&path, body, SILENCE);
+    let (status, stream) = answer.map_err(|fault| host.unanswered(&fault, look))?;
     if status != 200 {
         let mut body = Vec::new();
         let _cut = stream.take(LONGEST).read_to_end(&mut body);

@@ -64,6 +64,9 @@ struct StartArgs {
     name: EnvName,
 }
 
+/// What shows how the containers stand.
+const LOOK: &str = "hakuriver docker list-containers";
+
 pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
     let (DockerArgs { verb }, config) = args::of(invocation)?;
     let config = config.as_deref();
@@ -77,7 +80,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<(), Fault> {
         Verb::StartContainer(StartArgs { name }) => format!("/docker/host/start/{name}"),
     };
     // A stop has ten seconds of grace, and Docker its own.
-    let message = Host::of(config)?.post_slow(&path)?;
+    let message = Host::of(config)?.post_slow(&path, LOOK)?;
     output::line(&message);
     Ok(())
 }
