@@ -15,6 +15,12 @@ const LIVES: [Life; 5] = [Life::Vps, Life::Contained, Life::Killed, Life::Comman
 const CLUSTERS: usize = 5;
 /// What takes longer is told, with its point.
 const SLOW: Duration = Duration::from_secs(10);
+/// Who dies.
+const ROLES: [&str; 4] = ["host", "runner", "supervisor", "container"];
+/// A walk with fewer deaths has lost sight of most of them.
+const FEWEST: usize = 300;
+/// One point in so many may be missed: what a life does depends a little on who is faster.
+const REACHED: usize = 10;
 /// Deaths of one name that the long walk tries.
 const MOST: u32 = 12;
 
@@ -58,6 +64,13 @@ fn whoever_dies_at_any_hit_of_any_step_nothing_is_lost_and_nothing_runs_twice() 
 fn walk(depth: Depth) {
     let begun = Instant::now();
     let mut points = points(depth);
+    let is_narrowed = std::env::var_os("HAKURIVER_WALK").is_some();
+    if !is_narrowed {
+        for role in ROLES {
+            assert!(points.iter().any(|point| point.role == role), "no point at which the {role} may die");
+        }
+        assert!(points.len() > FEWEST, "only {} points to die at: {points:?}", points.len());
+    }
     let minutes = std::env::var("HAKURIVER_WALK_MINUTES").ok().map(|text| text.parse().expect("a number of minutes"));
     let end = minutes.map(|minutes: u64| begun + Duration::from_secs(60 * minutes));
     if end.is_some() {
@@ -85,6 +98,16 @@ fn walk(depth: Depth) {
         })
         .collect();
     assert!(wrong.is_empty(), "{} deaths did harm:\n{}", wrong.len(), wrong.join("\n\n"));
+    // Nobody died of these, so nothing was tried.
+    let missed: Vec<&Point> =
+        outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::NotReached)).map(|(point, _)| point).collect();
+    let is_walk = !is_narrowed && outcomes.len() > FEWEST;
+    assert!(
+        !is_walk || missed.len() * REACHED <= outcomes.len(),
+        "{} of {} points were not reached: {missed:?}",
+        missed.len(),
+        outcomes.len()
+    );
 }
 
 /// How often each point of a life was hit, by role and name.

@@ -30,8 +30,9 @@ pub const TIMEOUT_FACTOR: u32 = 5;
 const LONG: (u64, u64) = (7_000, 10_000);
 const SHORT: (u64, u64) = (300, 3_000);
 const RETURN: Duration = Duration::from_secs(90);
-/// So many seconds Docker may take to answer what costs it nothing; and what `timeout` ends with when they are over.
-const DEADLINE: &str = "30";
+/// So many seconds Docker may take, on a machine full of others, to answer what costs it nothing; and what `timeout` ends with when
+/// they are over.
+const DEADLINE: &str = "90";
 const TIMED_OUT: i32 = 124;
 
 /// All that is tortured; the fields' order is that of their end.

@@ -265,11 +265,13 @@ impl Shared {
         self.command(&id, "resume");
     }
 
-    fn command(&self, id: &str, action: &str) {
-        let Some(reply) = self.ask(&format!("/command/{id}/{action}"), None) else { return };
+    /// True: it is taken.
+    fn command(&self, id: &str, action: &str) -> bool {
+        let Some(reply) = self.ask(&format!("/command/{id}/{action}"), None) else { return false };
         if !matches!(reply.status, 200..300 | 400 | 409) {
             self.wrong(format!("{action} of {id} was answered {}: {}", reply.status, reply.text()));
         }
+        (200..300).contains(&reply.status)
     }
 
     /// Everybody goes home: VPS are killed, and what may be paused goes on.
@@ -282,8 +284,12 @@ impl Shared {
             }
             // One that is still called lost is refused, and goes back to being paused when its node has told of it.
             wait::until(&format!("task {id} is to run"), PATIENCE, || {
-                self.command(&id, "resume");
+                let is_taken = self.command(&id, "resume");
                 let record = cluster.status(&id);
+                // Nobody else asks for anything any more.
+                if is_taken && record.want == "pause" {
+                    self.wrong(format!("the resume of {id} was taken, and is forgotten: {}", seen(&record)));
+                }
                 let is_so = record.want == "run" || FINAL.contains(&record.status.as_str());
                 if is_so || record.want == "stop" { Ok(()) } else { Err(seen(&record)) }
             });
