@@ -32,6 +32,11 @@ impl Directory {
         Self::new("shared directory", path)
     }
 
+    /// `docker.container_dir`
+    pub(super) fn of_archives(path: &Path) -> Arc<Self> {
+        Self::new("container directory", path)
+    }
+
     fn new(what: &'static str, path: &Path) -> Arc<Self> {
         Arc::new(Self { path: path.to_owned(), what, looks: Looks::default(), is_silent: AtomicBool::new(false) })
     }

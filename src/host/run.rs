@@ -44,9 +44,12 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let lost = || StoreFault::Unusable("cannot read the cluster's id: it is not there".to_owned());
     let cluster_id = store.cluster_id().and_then(|id| id.ok_or_else(lost)).map_err(of_store)?;
     let shared = Directory::shared(&config.paths.shared_dir);
+    let archives = Directory::of_archives(&config.docker.container_dir);
     {
         let (config, cluster) = (config.clone(), cluster_id.clone());
         shared.at(move || prepare_shared(&config, &cluster))??;
+        let folder = archives.path().to_owned();
+        archives.at(move || make_dir(&folder))??;
     }
     backup::remember(config, &cluster_id);
     let tokens = Tokens::prepare(&config.auth)?;
@@ -72,7 +75,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let view = engine.view.clone();
     let history = Arc::new(History::default());
     let outputs = Arc::new(Outputs::of(shared));
-    let environments = Arc::new(Environments::new(config, &cluster_id, stop.clone()));
+    let environments = Arc::new(Environments::new(config, archives.clone(), &cluster_id, stop.clone()));
     let api = Api {
         engine: engine.clone(),
         readers: readers.clone(),
@@ -80,7 +83,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         same_site: SameSite::new(tokens.asked_for(), own_names(config)),
         rules: Rules::of(&config.docker),
         environments: environments.clone(),
-        archives: Archives::at(config.docker.container_dir.clone()),
+        archives: Archives::of(archives),
         history: history.clone(),
         outputs: outputs.clone(),
         terminals: Arc::new(Terminals::new(&config.docker.command, &cluster_id)),
@@ -162,8 +165,7 @@ fn prepare_shared(config: &Config, cluster_id: &str) -> Result<(), HostFault> {
         }
         Err(error) => return Err(HostFault(format!("cannot read {}: {error}", marker.display()))),
     }
-    make_dir(&shared.join("shared_data"))?;
-    make_dir(&config.docker.container_dir)
+    make_dir(&shared.join("shared_data"))
 }
 
 fn make_dir(path: &Path) -> Result<(), HostFault> {
