@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::Daemon;
 use crate::env::{Cluster, SOON, Settings, binary, image_file, write_script};
+use crate::http;
 use crate::invariants::Witness;
 use crate::mount::Mount;
 use crate::program;
@@ -131,12 +132,7 @@ fn a_dead_file_server_holds_up_nothing_that_does_not_need_it() {
     cluster.add_environment("bare", 1_700_000_000, &image_file("bare.tar"));
     cluster.start_host();
     let served = Served::new(&cluster.dir.join("shared"), &cluster.dir.join("mounted"));
-    cluster.write_runner_config("a");
-    let config = cluster.config("a");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, format!("{text}[paths]\nshared_dir = \"{}\"\n", served.at.display())).unwrap();
-    cluster.spawn("runner-a", &["runner", "--config", &config]);
-    cluster.await_node("a", "online");
+    start_runner_with(&mut cluster, &served.at);
     let witness = Witness::of(&cluster);
     let latches = Latches::new(&cluster);
     let sees = cluster.task(&["--container", "bare"], &["sh", "-c", "touch /shared/here && pwd"]);
@@ -176,6 +172,123 @@ fn a_dead_file_server_holds_up_nothing_that_does_not_need_it() {
     assert_eq!((record.exit_code, record.attempt), (Some(4), 1), "{}", seen(&record));
     let again = cluster.task(&["--container", "bare"], &["ls", "/shared/here"]);
     cluster.await_status(&again, "completed");
+    witness.settles(&cluster, SOON);
+    cluster.stop("runner-a");
+}
+
+/// Writes into a configuration where the shared directory is.
+fn share(config: &str, folder: &Path) {
+    let text = fs::read_to_string(config).unwrap();
+    fs::write(config, format!("{text}[paths]\nshared_dir = \"{}\"\n", folder.display())).unwrap();
+}
+
+/// Runner `a`, with a shared directory of its own.
+fn start_runner_with(cluster: &mut Cluster, shared: &Path) {
+    cluster.write_runner_config("a");
+    let config = cluster.config("a");
+    share(&config, shared);
+    cluster.spawn("runner-a", &["runner", "--config", &config]);
+    cluster.await_node("a", "online");
+}
+
+/// Waits for a state as `GET /tasks` has it, which no file is read for.
+#[track_caller]
+fn await_row(cluster: &Cluster, id: &str, status: &str) -> Option<i32> {
+    wait::until(&format!("task {id} is {status}"), SOON, || {
+        let row = cluster.task_rows("").into_iter().find(|row| row.task_id == id).ok_or("it is not listed")?;
+        if row.status == status { Ok(row.exit_code) } else { Err(format!("{row:?}")) }
+    })
+}
+
+/// How many threads a process has.
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
+#[test]
+fn a_dead_file_server_of_the_host_costs_what_needs_it_and_nothing_else() {
+    let mut cluster = Cluster::new(Settings { no_environment: true, timeout_factor: 4, ..Settings::default() });
+    cluster.add_environment("bare", 1_700_000_000, &image_file("bare.tar"));
+    let served = Served::new(&cluster.dir.join("shared"), &cluster.dir.join("mounted"));
+    share(&cluster.config("config"), &served.at);
+    cluster.start_host();
+    let elsewhere = cluster.dir.join("elsewhere");
+    start_runner_with(&mut cluster, &elsewhere);
+    let witness = Witness::of(&cluster);
+    let latches = Latches::new(&cluster);
+    let writes = cluster.script(&["--cores", "0"], &format!("echo one; {}; seq 1 200000", latches.wait("go")));
+    assert_eq!(cluster.await_lines(&writes, 1), ["one"]);
+    let killed = cluster.script(&["--cores", "0"], "exec sleep 600");
+    cluster.await_status(&killed, "running");
+    let before = threads(cluster.pid("host"));
+
+    served.signal(Signal::SIGSTOP);
+    let ends = cluster.script(&["--cores", "0"], "echo x; exit 3");
+    witness.acknowledged([&writes, &killed, &ends]);
+    assert_eq!(await_row(&cluster, &ends, "failed"), Some(3));
+    cluster.cli(&["task", "kill", &killed]).ok();
+    witness.killed(&killed);
+    await_row(&cluster, &killed, "killed");
+    latches.open("go");
+    await_row(&cluster, &writes, "completed");
+    let directory = served.at.to_str().unwrap();
+    let submission = r#"{"task_type":"command","command":"true","container_name":"bare"}"#;
+    let (user, node) = (cluster.token(), cluster.node_token());
+    let calls = [
+        ("GET", format!("/status/{ends}"), &user, None, 200),
+        ("GET", format!("/task/{ends}/stdout"), &user, None, 503),
+        ("GET", format!("/task/{writes}/stdout?tail=1"), &user, None, 503),
+        ("GET", "/docker/list".to_owned(), &user, None, 503),
+        ("POST", "/submit".to_owned(), &user, Some(submission), 503),
+        ("GET", "/environments/bare".to_owned(), &node, None, 503),
+    ];
+    std::thread::scope(|scope| {
+        for (method, path, token, body, status) in calls.iter().cycle().take(60) {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let began = Instant::now();
+                let reply = http::call(cluster.api, method, path, Some(token), *body);
+                assert_eq!(reply.status, *status, "{path}: {}", reply.text());
+                assert!(reply.text().contains(directory), "{path}: {}", reply.text());
+                assert!(began.elapsed() < Duration::from_secs(10), "{path} took {:?}", began.elapsed());
+            });
+        }
+    });
+    let mut reader = cluster.cli_command(&["task", "stdout", &ends]);
+    let reader = reader.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait::holds_for("the node is heard", Duration::from_secs(12), || {
+        let status = cluster.nodes()[0].status.clone();
+        let threads = threads(cluster.pid("host"));
+        if status == "online" && threads < before + 30 { Ok(()) } else { Err(format!("{status}, {threads} threads")) }
+    });
+    assert_eq!(cluster.status(&ends).exit_code, Some(3));
+    witness.check();
+
+    served.signal(Signal::SIGCONT);
+    let read = reader.wait_with_output().unwrap();
+    let said = String::from_utf8(read.stderr).unwrap();
+    assert!(said.starts_with("waiting: ") && said.contains(directory), "{said:?}");
+    assert!(said.lines().count() == 1 && read.stdout == b"x\n", "{said:?} {:?}", read.stdout);
+    assert_eq!(cluster.await_lines(&ends, 1), ["x"]);
+    let numbers = (1..=200_000).map(|number| number.to_string());
+    let whole: Vec<String> = std::iter::once("one".to_owned()).chain(numbers).collect();
+    assert!(cluster.await_lines(&writes, whole.len()) == whole, "all of it, and once");
+    for id in [&ends, &writes] {
+        assert_eq!(cluster.status(id).output_note, None);
+    }
+    let again = cluster.task(&["--container", "bare"], &["true"]);
+    cluster.await_status(&again, "completed");
+
+    // It stops in time without the directory, and says why it does not start.
+    served.signal(Signal::SIGSTOP);
+    cluster.stop("host");
+    let config = cluster.config("config");
+    let mut start = cluster.command(&binary());
+    let start = program::run(start.args(["host", "--config", &config]), SOON);
+    assert!(start.status != 0 && start.stderr.contains(directory), "{start}");
+    served.signal(Signal::SIGCONT);
+    cluster.start_host();
+    cluster.await_node("a", "online");
     witness.settles(&cluster, SOON);
     cluster.stop("runner-a");
 }

@@ -186,7 +186,7 @@ pub struct ObservedTask {
 #[derive(Clone, Debug, Default, DeJson, SerJson)]
 pub struct ObservedAnswer {
     pub acknowledged: Vec<Acknowledged>,
-    /// One for each stream of which a chunk came.
+    /// One for each stream of which a chunk came; none where the Host cannot say now how much it has.
     #[nserde(default)]
     pub outputs: Vec<OutputHave>,
     pub host_epoch: String,

@@ -186,7 +186,8 @@ pub struct TaskRecord {
     /// How much it wrote in all, in bytes; null while it lives, and where nobody knows.
     pub stdout_bytes: Option<u64>,
     pub stderr_bytes: Option<u64>,
-    /// What of its output is not on the Host though it has ended: "output after byte 4096 of stdout is missing: …".
+    /// What of its output is not on the Host though it has ended: "output after byte 4096 of stdout is missing: …"; or why
+    /// that is not known.
     pub output_note: Option<String>,
 }
 

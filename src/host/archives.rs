@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use super::directory::{Directory, Held};
+use super::engine::ActFault;
 use crate::archive::names::{self, Archive};
 use crate::archive::{ArchiveFault, Image, Manifest, Part, swapped};
 use crate::domain::ids::EnvName;
@@ -15,7 +18,7 @@ use crate::{info, warning};
 /// The container directory of the Host.
 #[derive(Debug)]
 pub(super) struct Archives {
-    folder: PathBuf,
+    directory: Arc<Directory>,
     /// What was read or made, for as long as the file is the same.
     known: Mutex<BTreeMap<(String, u64), Known>>,
     /// Gigabytes are read for one: never for two at once.
@@ -29,17 +32,40 @@ struct Known {
     manifest: Arc<Manifest>,
 }
 
+/// A part of an archive, opened to be read.
+#[derive(Debug)]
+pub(super) struct Opened {
+    file: File,
+    image: Image,
+    part: Part,
+}
+
+impl Opened {
+    /// Bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.part.length()
+    }
+
+    /// As [`Part::read_at`].
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.part.read_at(&self.file, &self.image, offset, buffer)
+    }
+}
+
 impl Archives {
-    pub(super) fn at(folder: PathBuf) -> Self {
-        Self { folder, known: Mutex::default(), making: Mutex::default() }
+    pub(super) fn of(directory: Arc<Directory>) -> Self {
+        Self { directory, known: Mutex::default(), making: Mutex::default() }
     }
 
     /// What is known of the newest version. None: there is none.
     ///
     /// # Errors
-    /// For the user: the archive is not what it should be.
-    pub(super) fn newest(&self, env: &EnvName) -> Result<Option<Arc<Manifest>>, String> {
-        names::newest(&self.folder, env.as_str()).map(|archive| self.manifest(env, &archive)).transpose()
+    /// 409, for the user: the archive is not what it should be, and somebody has to put another one there; 503: the directory does
+    /// not answer.
+    pub(super) fn newest(&self, env: &EnvName) -> Result<Option<Arc<Manifest>>, ActFault> {
+        let (folder, name) = (self.directory.path().to_owned(), env.clone());
+        let newest = self.directory.at(move || names::newest(&folder, name.as_str()))?;
+        newest.map(|archive| self.manifest(env, &archive)).transpose()
     }
 
     /// A version's archive without the lowest layers that `have` names (diff ids), in their order. None: there is no such version.
@@ -51,23 +77,30 @@ impl Archives {
         env: &EnvName,
         version: u64,
         have: &[String],
-    ) -> Result<Option<(File, Image, Part)>, String> {
-        let path = self.folder.join(names::file_name(env.as_str(), version));
-        let Some(archive) = Archive::at(path, version) else { return Ok(None) };
+    ) -> Result<Option<(u64, Held<Opened>)>, ActFault> {
+        let path = self.directory.path().join(names::file_name(env.as_str(), version));
+        let Some(archive) = self.directory.at(move || Archive::at(path, version))? else { return Ok(None) };
         let manifest = self.manifest(env, &archive)?;
-        let read = || {
-            let mut file = File::open(&archive.path).map_err(|fault| ArchiveFault(fault.to_string()))?;
-            let image = Image::read(&mut file, &names::tag(env.as_str()))?;
+        let part = Part::without(&manifest, manifest.shared(have));
+        let (path, tag) = (archive.path.clone(), names::tag(env.as_str()));
+        let beside = self.directory.path().join(names::manifest_name(env.as_str(), version));
+        let opened = self.directory.at(move || {
+            let mut file = File::open(&path).map_err(|fault| ArchiveFault(fault.to_string()))?;
+            let image = Image::read(&mut file, &tag)?;
             if image.id != manifest.image_id {
-                return Err(swapped(&self.folder.join(names::manifest_name(env.as_str(), version))));
+                return Err(swapped(&beside));
             }
-            Ok((file, image, Part::without(&manifest, manifest.shared(have))))
-        };
-        read().map(Some).map_err(|fault: ArchiveFault| unusable(&archive, &fault))
+            Ok(Opened { file, image, part })
+        })?;
+        let opened = opened.map_err(|fault: ArchiveFault| unusable(&archive, &fault))?;
+        Ok(Some((opened.length(), self.directory.hold(opened))))
     }
 
     /// What was written beside the archive, or what is found by reading it: somebody may have put it there by hand.
-    fn manifest(&self, env: &EnvName, archive: &Archive) -> Result<Arc<Manifest>, String> {
+    ///
+    /// The reading takes minutes, so it has no limit. A directory that dies meanwhile is met with one who reads and those who wait for
+    /// him; who comes later has looked for the archive first, and is refused.
+    fn manifest(&self, env: &EnvName, archive: &Archive) -> Result<Arc<Manifest>, ActFault> {
         let key = (env.as_str().to_owned(), archive.stamp);
         if let Some(known) = self.remembered(&key, archive) {
             return Ok(known);
@@ -77,7 +110,7 @@ impl Archives {
         if let Some(known) = self.remembered(&key, archive) {
             return Ok(known);
         }
-        let path = self.folder.join(names::manifest_name(env.as_str(), archive.stamp));
+        let path = self.directory.path().join(names::manifest_name(env.as_str(), archive.stamp));
         let described = || {
             info!("reading {} to know what is in it", archive.path.display());
             Manifest::describe(&archive.path, env.as_str(), archive.stamp).map_err(|fault| unusable(archive, &fault))
@@ -126,6 +159,6 @@ fn is_since(path: &Path, archive: &Archive) -> bool {
     time.is_some_and(|time| time.as_nanos() >= archive.modified)
 }
 
-fn unusable(archive: &Archive, fault: &ArchiveFault) -> String {
-    format!("the tarball {} cannot be used: {fault}", archive.path.display())
+fn unusable(archive: &Archive, fault: &ArchiveFault) -> ActFault {
+    ActFault::new(409, format!("the tarball {} cannot be used: {fault}", archive.path.display()))
 }

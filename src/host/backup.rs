@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::store::{self, REMEDY, Source, StoreFault};
+use crate::sys::looks::Looks;
 use crate::sys::{clock, file};
 use crate::warning;
 
@@ -130,7 +131,12 @@ fn mark(config: &Config) -> PathBuf {
 /// The cluster that was here before; None: there is no sign of any.
 fn cluster_here(config: &Config) -> Result<Option<Here>, HostFault> {
     for file in [mark(config), config.paths.shared_dir.join(".hakuriver-cluster")] {
-        match fs::read_to_string(&file) {
+        let read = {
+            let file = file.clone();
+            Looks::default().at(move || fs::read_to_string(&file))
+        };
+        let silent = || HostFault(format!("cannot read {}: its file system does not answer", file.display()));
+        match read.ok_or_else(silent)? {
             Ok(text) => {
                 let cluster = text.trim().chars().take(64).collect::<String>();
                 if !cluster.is_empty() {

@@ -8,6 +8,7 @@ use crate::sys::shutdown::Stop;
 
 mod archives;
 mod backup;
+mod directory;
 mod engine;
 mod environments;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -4,34 +4,59 @@
 //! taken: the answer to each is how much there is. The length of the file is all that has to be remembered, so a restart
 //! of the Host loses nothing. Nothing is synced: a power cut may cost a log its last seconds, and the node, which still
 //! has what was not acknowledged with the end, sends it again.
+//!
+//! The directory may be on a file server that is dead. Nobody waits long for it; and what is not known to be kept is not said to be.
 
+mod files;
 mod janitor;
 mod tail;
-#[cfg(test)]
-mod tests;
 mod watchers;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::api::node::OUTPUT_NOT_WANTED;
+use super::directory::{Directory, Held, Silent};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::output::Stream;
-use crate::sys::{fault, file};
 
+pub(super) use self::files::Files;
 pub(super) use self::janitor::clean;
 pub(super) use self::tail::start_of_last_lines;
 pub(super) use self::watchers::Watchers;
 
-/// The files.
+/// So many chunks go into one look: a file server takes milliseconds for each, and looks have a limit.
+const TOGETHER: usize = 16;
+/// How long the chunks of one report may take all together: the Runner waits for its answer, and kills and ends wait behind it.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// The files, with an end to every wait for them.
 #[derive(Debug)]
 pub(super) struct Outputs {
-    shared: PathBuf,
-    /// Two copies of a chunk can come at once (the first was given up by its sender): each task has one of these.
-    locks: [Mutex<()>; 64],
+    files: Arc<Files>,
+    directory: Arc<Directory>,
+}
+
+/// A piece of what a task wrote.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) task: TaskId,
+    pub(super) attempt: Attempt,
+    pub(super) stream: Stream,
+    /// Where in the stream it begins, in bytes.
+    pub(super) offset: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What became of a chunk that is not kept, or not for certain.
+#[derive(Debug)]
+pub(super) struct NotKept {
+    pub(super) fault: OutputFault,
+    /// How much there is of its stream; None: nobody knows now.
+    pub(super) have: Option<u64>,
 }
 
 /// Why a chunk could not be kept.
@@ -41,6 +66,8 @@ pub(super) enum OutputFault {
     Full(String),
     /// What stands in its place is no file of ours: nothing will change by itself.
     Foreign(String),
+    /// Their directory does not answer.
+    Silent(Silent),
     /// Anything else.
     Failed(String),
 }
@@ -62,162 +89,140 @@ impl std::fmt::Display for OutputFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Full(text) | Self::Foreign(text) | Self::Failed(text) => f.write_str(text),
+            Self::Silent(silent) => silent.fmt(f),
         }
     }
 }
 
 impl Outputs {
-    /// Below the shared directory. Folders are made when there is something for them.
+    /// Below the shared directory.
+    pub(super) fn of(directory: Arc<Directory>) -> Self {
+        Self { files: Arc::new(Files::below(directory.path())), directory }
+    }
+
+    #[cfg(test)]
     pub(super) fn below(shared: &Path) -> Self {
-        Self { shared: shared.to_owned(), locks: std::array::from_fn(|_| Mutex::default()) }
+        Self::of(Directory::shared(shared))
+    }
+
+    /// For who has a thread of its own, and may wait.
+    pub(super) fn files(&self) -> Arc<Files> {
+        Arc::clone(&self.files)
     }
 
     /// Where a stream is kept, or would be.
     pub(super) fn path(&self, task: TaskId, stream: Stream) -> PathBuf {
-        self.folder(stream).join(match stream {
-            Stream::Stdout => format!("{task}.out"),
-            Stream::Stderr => format!("{task}.err"),
-        })
+        self.files.path(task, stream)
     }
 
-    fn folder(&self, stream: Stream) -> PathBuf {
-        self.shared.join(match stream {
-            Stream::Stdout => "task_outputs",
-            Stream::Stderr => "task_errors",
-        })
-    }
-
-    /// Says of which attempt the files are, where that is not the first.
-    fn marker(&self, task: TaskId) -> PathBuf {
-        self.folder(Stream::Stdout).join(format!(".{task}.attempt"))
-    }
-
-    /// Puts a chunk where it belongs; how much of the stream there is then, from its beginning and without a gap.
-    ///
-    /// A newer attempt starts anew; of an older one nothing is wanted ([`OUTPUT_NOT_WANTED`]).
-    pub(super) fn append(
-        &self,
-        task: TaskId,
-        attempt: Attempt,
-        stream: Stream,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<u64, OutputFault> {
-        let place = usize::try_from(task.get() % self.locks.len() as u64).expect("below 64");
-        let _alone = self.locks[place].lock().unwrap_or_else(PoisonError::into_inner);
-        if attempt > Attempt::FIRST {
-            let kept = self.kept_attempt(task);
-            if kept > attempt {
-                return Ok(OUTPUT_NOT_WANTED);
+    /// Puts chunks where they belong: how much of its stream there is then, for each of them in their order (see
+    /// [`Files::append`]). One that took too long may still be kept later; its node, which has not been told that it is, sends it again.
+    pub(super) fn append(&self, chunks: Vec<Chunk>) -> Vec<Result<u64, NotKept>> {
+        let end = Instant::now() + REPORT;
+        let mut kept = Vec::with_capacity(chunks.len());
+        let mut chunks = chunks.into_iter();
+        loop {
+            let some: Vec<Chunk> = chunks.by_ref().take(TOGETHER).collect();
+            let (count, files) = (some.len(), self.files());
+            if count == 0 {
+                return kept;
             }
-            if kept < attempt {
-                self.start_anew(task, attempt)?;
-            }
-        }
-        let path = self.path(task, stream);
-        let fault = |what, fault: &io::Error| OutputFault::of(what, &path, fault);
-        let file = match open(&path, OpenOptions::new().write(true)) {
-            Ok(file) => file,
-            Err(missing) if missing.kind() == ErrorKind::NotFound => {
-                if offset > 0 || bytes.is_empty() {
-                    return Ok(0);
+            match self.directory.at(move || some.iter().map(|chunk| files.take(chunk)).collect::<Vec<_>>()) {
+                Ok(results) => kept.extend(results),
+                Err(silent) => {
+                    let rest = count + chunks.len();
+                    kept.extend((0..rest).map(|_| Err(OutputFault::Silent(silent.clone()).into())));
+                    return kept;
                 }
-                self.make(&path, stream)?
             }
-            Err(other) => return Err(fault("open", &other)),
-        };
-        let mut have = file.metadata().map_err(|why| fault("read", &why))?.len();
-        let known = have.checked_sub(offset).and_then(|known| usize::try_from(known).ok());
-        // None: it would leave a gap (or lies further back than memory reaches).
-        let Some(mut rest) = known.and_then(|known| bytes.get(known..)) else { return Ok(have) };
-        let _step = fault::step("output", || stream.to_string());
-        while !rest.is_empty() {
-            match file.write_at(rest, have) {
-                Ok(0) => return Err(fault("write", &ErrorKind::WriteZero.into())),
-                Ok(n) => {
-                    have += n as u64;
-                    rest = &rest[n..];
-                }
-                Err(again) if again.kind() == ErrorKind::Interrupted => {}
-                // A part may have been written: that is no gap, and counts.
-                Err(why) => return Err(fault("write", &why)),
+            if Instant::now() >= end {
+                let late = || OutputFault::Failed("the shared directory is slow: the rest is sent again".to_owned());
+                kept.extend(chunks.map(|_| Err(late().into())));
+                return kept;
             }
         }
-        Ok(have)
     }
 
-    /// A new file for a stream, in a folder that is made with it.
-    fn make(&self, path: &Path, stream: Stream) -> Result<File, OutputFault> {
-        let fault = |fault: &io::Error| OutputFault::of("make", path, fault);
-        let _step = fault::step("open", || stream.to_string());
-        let made = || open(path, OpenOptions::new().write(true).create_new(true).mode(0o644));
-        let file = match made() {
-            Err(missing) if missing.kind() == ErrorKind::NotFound => {
-                let folder = self.folder(stream);
-                file::make_dir(&folder, 0o755).map_err(|why| OutputFault::of("make", &folder, &why))?;
-                made()
-            }
-            result => result,
-        };
-        let file = file.map_err(|why| fault(&why))?;
-        // Whatever the umask: who may look into the shared directory may read what was written.
-        file.set_permissions(Permissions::from_mode(0o644)).map_err(|why| fault(&why))?;
-        Ok(file)
-    }
-
-    fn kept_attempt(&self, task: TaskId) -> Attempt {
-        let text = file::read_foreign(&self.marker(task), 16).ok();
-        let number = text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
-        number.map_or(Attempt::FIRST, Attempt)
-    }
-
-    /// Removes what an older attempt left. The marker comes last: if that is cut short, it is done again.
-    fn start_anew(&self, task: TaskId, attempt: Attempt) -> Result<(), OutputFault> {
-        for stream in Stream::ALL {
-            let path = self.path(task, stream);
-            file::remove(&path).map_err(|why| OutputFault::of("remove", &path, &why))?;
-        }
-        let marker = self.marker(task);
-        let written = file::make_dir(&self.folder(Stream::Stdout), 0o755)
-            .and_then(|()| file::replace(&marker, attempt.0.to_string().as_bytes(), 0o644));
-        written.map_err(|why| OutputFault::of("write", &marker, &why))
+    /// How much there is of both streams, in bytes.
+    pub(super) fn arrived(&self, task: TaskId, attempt: Attempt) -> Result<[u64; 2], Silent> {
+        let files = self.files();
+        self.directory.at(move || Stream::ALL.map(|stream| files.arrived(task, attempt, stream)))
     }
 
     /// What there is of a stream of that attempt, to be read; None: nothing.
-    pub(super) fn open(&self, task: TaskId, attempt: Attempt, stream: Stream) -> io::Result<Option<File>> {
-        if attempt > Attempt::FIRST && self.kept_attempt(task) < attempt {
-            // It has sent nothing yet: what stands there is of an older one.
-            return Ok(None);
-        }
-        match open(&self.path(task, stream), OpenOptions::new().read(true)) {
-            Ok(file) => Ok(Some(file)),
-            Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
-            Err(other) => Err(other),
-        }
-    }
-
-    /// How much there is of a stream, in bytes.
-    pub(super) fn arrived(&self, task: TaskId, attempt: Attempt, stream: Stream) -> u64 {
-        if attempt > Attempt::FIRST && self.kept_attempt(task) < attempt {
-            return 0;
-        }
-        fs::symlink_metadata(self.path(task, stream)).ok().filter(fs::Metadata::is_file).map_or(0, |seen| seen.len())
-    }
-
-    /// Nothing is kept of a task any more.
-    pub(super) fn remove(&self, task: TaskId) -> io::Result<()> {
-        for path in [self.path(task, Stream::Stdout), self.path(task, Stream::Stderr), self.marker(task)] {
-            file::remove(&path).map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", path.display())))?;
-        }
-        Ok(())
+    pub(super) fn open(&self, task: TaskId, attempt: Attempt, stream: Stream) -> io::Result<Option<Reading>> {
+        let files = self.files();
+        let file = self.directory.at(move || files.open(task, attempt, stream))??;
+        Ok(file.map(|file| Reading(self.directory.hold(file))))
     }
 }
 
-/// Opens a regular file, and nothing else: the directory is shared, and somebody may have put a link or a pipe there.
-fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    if fs::symlink_metadata(folder)?.file_type().is_symlink() {
-        return Err(io::Error::new(ErrorKind::NotADirectory, "its folder is a link"));
+impl From<OutputFault> for NotKept {
+    fn from(fault: OutputFault) -> Self {
+        Self { fault, have: None }
     }
-    file::open_foreign(path, options)
+}
+
+/// What a task wrote, opened to be read.
+#[derive(Debug)]
+pub(super) struct Reading(Held<File>);
+
+impl Reading {
+    /// Fills `part` from `position` on, as far as a read goes; how many bytes that is, and none at the end. Its memory is lost if
+    /// that takes too long.
+    pub(super) fn read_at(&self, part: &mut Vec<u8>, position: u64) -> io::Result<usize> {
+        let mut buffer = std::mem::take(part);
+        let look = move |file: &File| {
+            loop {
+                match file.read_at(&mut buffer, position) {
+                    Err(again) if again.kind() == ErrorKind::Interrupted => {}
+                    result => return (buffer, result),
+                }
+            }
+        };
+        let (buffer, result) = self.0.at(look)?;
+        *part = buffer;
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::Scratch;
+
+    #[test]
+    fn each_chunk_of_many_has_its_answer() {
+        let scratch = Scratch::new();
+        let outputs = Outputs::below(scratch.path());
+        let task = |number: u64| TaskId::from_u64(1_000 + number);
+        let chunk = |number: u64| Chunk {
+            task: task(number),
+            attempt: Attempt::FIRST,
+            stream: Stream::Stderr,
+            offset: 0,
+            bytes: vec![b'x'; usize::try_from(number).expect("small")],
+        };
+        let count = 3 * TOGETHER as u64 + 5;
+        assert!(outputs.append(Vec::new()).is_empty());
+        outputs.append(vec![chunk(0), chunk(1)]);
+        std::os::unix::fs::symlink("/etc/passwd", outputs.path(task(7), Stream::Stderr)).expect("made");
+        let kept = outputs.append((0..count).map(chunk).collect());
+        assert_eq!(kept.len() as u64, count);
+        for (number, kept) in (0..).zip(kept) {
+            match kept {
+                Ok(have) => assert_eq!((have, number != 7), (number, true)),
+                Err(NotKept { fault, have }) => {
+                    assert!(number == 7 && have == Some(0) && matches!(fault, OutputFault::Foreign(_)), "{fault}");
+                }
+            }
+        }
+        assert_eq!(outputs.arrived(task(20), Attempt::FIRST), Ok([0, 20]));
+        let reading = outputs.open(task(20), Attempt::FIRST, Stream::Stderr).expect("readable").expect("there");
+        let mut part = vec![0; 15];
+        assert_eq!(reading.read_at(&mut part, 0).expect("readable"), 15);
+        assert_eq!(part, [b'x'; 15]);
+        assert_eq!(reading.read_at(&mut part, 10).expect("readable"), 10);
+        assert_eq!(reading.read_at(&mut part, 20).expect("readable"), 0);
+    }
 }

@@ -16,6 +16,7 @@ use crate::{info, warning};
 
 use super::archives::Archives;
 use super::backup;
+use super::directory::Directory;
 use super::engine::{Engine, Settings};
 use super::environments::Environments;
 use super::health::History;
@@ -42,7 +43,14 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let store = Store::open(&config.db_file).map_err(of_store)?;
     let lost = || StoreFault::Unusable("cannot read the cluster's id: it is not there".to_owned());
     let cluster_id = store.cluster_id().and_then(|id| id.ok_or_else(lost)).map_err(of_store)?;
-    prepare_shared(config, &cluster_id)?;
+    let shared = Directory::shared(&config.paths.shared_dir);
+    let archives = Directory::of_archives(&config.docker.container_dir);
+    {
+        let (config, cluster) = (config.clone(), cluster_id.clone());
+        shared.at(move || prepare_shared(&config, &cluster))??;
+        let folder = archives.path().to_owned();
+        archives.at(move || make_dir(&folder))??;
+    }
     backup::remember(config, &cluster_id);
     let tokens = Tokens::prepare(&config.auth)?;
     let address = bind_address(config);
@@ -66,8 +74,8 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     let (engine, engine_thread) = Engine::start(store, settings).map_err(of_store)?;
     let view = engine.view.clone();
     let history = Arc::new(History::default());
-    let outputs = Arc::new(Outputs::below(&config.paths.shared_dir));
-    let environments = Arc::new(Environments::new(config, &cluster_id, stop.clone()));
+    let outputs = Arc::new(Outputs::of(shared));
+    let environments = Arc::new(Environments::new(config, archives.clone(), &cluster_id, stop.clone()));
     let api = Api {
         engine: engine.clone(),
         readers: readers.clone(),
@@ -75,7 +83,7 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
         same_site: SameSite::new(tokens.asked_for(), own_names(config)),
         rules: Rules::of(&config.docker),
         environments: environments.clone(),
-        archives: Archives::at(config.docker.container_dir.clone()),
+        archives: Archives::of(archives),
         history: history.clone(),
         outputs: outputs.clone(),
         terminals: Arc::new(Terminals::new(&config.docker.command, &cluster_id)),
@@ -84,10 +92,10 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     };
     // Not among those that are waited for: it ends with the engine, whose channel it reads.
     {
-        let readers = readers.clone();
+        let (files, readers) = (outputs.files(), readers.clone());
         let kept_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let before_ms = clock::unix_ms().saturating_sub(kept_ms);
-        thread::spawn("outputs", move || outputs::clean(&outputs, &readers, before_ms, &removed))
+        thread::spawn("outputs", move || outputs::clean(&files, &readers, before_ms, &removed))
             .map_err(|error| HostFault(format!("cannot start a thread: {error}")))?;
     }
     // Before anybody can ask for a new one.
@@ -157,8 +165,7 @@ fn prepare_shared(config: &Config, cluster_id: &str) -> Result<(), HostFault> {
         }
         Err(error) => return Err(HostFault(format!("cannot read {}: {error}", marker.display()))),
     }
-    make_dir(&shared.join("shared_data"))?;
-    make_dir(&config.docker.container_dir)
+    make_dir(&shared.join("shared_data"))
 }
 
 fn make_dir(path: &Path) -> Result<(), HostFault> {

@@ -52,12 +52,12 @@ const LONGEST: u64 = 365 * 86_400;
 /// Checks everything that can be checked without the nodes. `body_hash` is of the body as it came.
 ///
 /// # Errors
-/// 400 with the sentence about the field; 403 for what the cluster forbids.
+/// 400 with the sentence about the field; 403 for what the cluster forbids; what `has_environment` says.
 pub(super) fn parse(
     mut body: SubmitRequest,
     body_hash: Vec<u8>,
     rules: &Rules,
-    has_environment: &dyn Fn(&EnvName) -> Result<(), String>,
+    has_environment: &dyn Fn(&EnvName) -> Result<(), ActFault>,
 ) -> Result<Submission, ActFault> {
     let idempotency = match &body.idempotency_key {
         None => None,
@@ -147,7 +147,7 @@ fn common(
     body: &SubmitRequest,
     name: Option<TaskName>,
     rules: &Rules,
-    has_environment: &dyn Fn(&EnvName) -> Result<(), String>,
+    has_environment: &dyn Fn(&EnvName) -> Result<(), ActFault>,
 ) -> Result<TaskSpec, ActFault> {
     let is_vps = body.task_type == "vps";
     let memory = match body.required_memory_bytes {
@@ -288,7 +288,7 @@ fn container(
     body: &SubmitRequest,
     is_vps: bool,
     rules: &Rules,
-    has_environment: &dyn Fn(&EnvName) -> Result<(), String>,
+    has_environment: &dyn Fn(&EnvName) -> Result<(), ActFault>,
 ) -> Result<Container, ActFault> {
     let asked = body.container_name.as_deref().unwrap_or(&rules.default_container);
     if asked == "NULL" {
@@ -301,7 +301,7 @@ fn container(
         return Ok(Container::Null);
     }
     let name: EnvName = asked.parse().map_err(bad)?;
-    has_environment(&name).map_err(bad)?;
+    has_environment(&name)?;
     let privileged = body.privileged.unwrap_or(rules.privileged_by_default);
     if privileged && !rules.allow_privileged {
         return Err(ActFault::new(

@@ -16,10 +16,11 @@ use super::images::{Images, Sources};
 use super::inventory::gpu::Watch;
 use super::on_node::Account;
 use super::record::{Record, Records};
-use super::storage::Looks;
+use super::storage;
 use crate::config::Config;
 use crate::domain::ids::{GpuId, NumaId};
 use crate::domain::node::Inventory;
+use crate::sys::looks::Looks;
 use crate::sys::shutdown::Stop;
 use crate::sys::{file, process};
 
@@ -189,7 +190,7 @@ impl Node {
 
     /// Looks for what may hang, which takes 5 s at most.
     pub fn look(&self) {
-        let shared_data = self.looks.shared_data(&self.limits.shared_dir, &self.docker.owner().cluster);
+        let shared_data = storage::shared_data(&self.looks, &self.limits.shared_dir, &self.docker.owner().cluster);
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Looked { shared_data };
     }
 

@@ -15,6 +15,7 @@ pub mod inotify;
 pub mod launch;
 pub mod local;
 pub mod log;
+pub mod looks;
 pub mod names;
 pub mod notify;
 pub mod numa;

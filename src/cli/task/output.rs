@@ -112,7 +112,7 @@ fn run(stream: Stream, task: &TaskRef, follow: bool, tail: Option<u64>, config: 
     let id = task.id(&host)?;
     let mut position = None;
     let mut absence = Absence { since: Instant::now() };
-    let mut is_first = true;
+    let (mut is_first, mut is_told) = (true, false);
     loop {
         match host.client().stream_with(&path(stream, id, follow, tail, position), SILENCE, START) {
             Ok((200, start, mut body)) => {
@@ -131,13 +131,16 @@ fn run(stream: Stream, task: &TaskRef, follow: bool, tail: Option<u64>, config: 
                 }
             }
             // On its way out, or not ready to say: it says to try again.
-            Ok((503, _, _)) if !absence.is_long(Instant::now()) => {}
-            Ok((status, _, body)) => {
-                let mut text = Vec::new();
-                // What is cut short is no explanation, and said to be none.
-                let _broken = body.take(LONGEST_REFUSAL).read_to_end(&mut text);
-                return host.success(Answer { status, body: text }).map(drop);
+            Ok((503, _, body)) if !absence.is_long(Instant::now()) => {
+                // A Host that starts anew is back within moments; a dead file server is not.
+                if absence.since.elapsed() >= STOOD
+                    && !std::mem::replace(&mut is_told, true)
+                    && let Err(Fault::Refused(why)) = refusal(&host, 503, body)
+                {
+                    output::error_line(&format!("waiting: {why}"));
+                }
             }
+            Ok((status, _, body)) => return refusal(&host, status, body),
             Err(fault) if is_first || absence.is_long(Instant::now()) => return Err(host.unreachable(&fault)),
             Err(_) => {
                 // Where its port is the system's choice, it returns with another one.
@@ -155,6 +158,14 @@ fn run(stream: Stream, task: &TaskRef, follow: bool, tail: Option<u64>, config: 
         output::error_line(&format!("warning: {line}"));
     }
     Ok(())
+}
+
+/// What the Host says instead.
+fn refusal(host: &Host, status: u16, body: impl Read) -> Result<(), Fault> {
+    let mut text = Vec::new();
+    // What is cut short is no explanation, and said to be none.
+    let _broken = body.take(LONGEST_REFUSAL).read_to_end(&mut text);
+    host.success(Answer { status, body: text }).map(drop)
 }
 
 /// Asks for the lines wanted at first, later for what follows the last byte that came.

@@ -10,7 +10,7 @@ impl Environments {
     /// the Host: a warning says what to do.
     pub(super) fn make_first(self: &Arc<Self>) {
         let (name, image) = (&self.default, &self.initial_image);
-        if image.is_empty() || tarballs::versions(&self.folder).is_ok_and(|all| !all.is_empty()) {
+        if image.is_empty() || tarballs::versions(self.folder()).is_ok_and(|all| !all.is_empty()) {
             return;
         }
         info!("there is no environment yet: making '{name}' of {image}");

@@ -15,7 +15,6 @@ mod tarballs;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +27,7 @@ use crate::sys::{clock, thread};
 use crate::warning;
 
 use self::docker::Docker;
+use super::directory::{Directory, Silent};
 use super::engine::ActFault;
 pub(super) use containers::Created;
 pub(super) use pack::Packed;
@@ -41,7 +41,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The container directory of the Host, and the door to its Docker.
 #[derive(Debug)]
 pub(super) struct Environments {
-    folder: PathBuf,
+    directory: Arc<Directory>,
     docker: Docker,
     cluster: String,
     /// How many versions stay.
@@ -82,10 +82,10 @@ impl Drop for Busy<'_> {
 
 impl Environments {
     /// Nothing is read or asked yet. `stop` ends what takes long.
-    pub(super) fn new(config: &config::Config, cluster: &str, stop: Stop) -> Self {
+    pub(super) fn new(config: &config::Config, directory: Arc<Directory>, cluster: &str, stop: Stop) -> Self {
         let docker = &config.docker;
         Self {
-            folder: docker.container_dir.clone(),
+            directory,
             docker: Docker::new(&docker.command),
             cluster: cluster.to_owned(),
             keep: usize::try_from(docker.keep_versions).unwrap_or(usize::MAX),
@@ -100,15 +100,14 @@ impl Environments {
 
     #[cfg(test)]
     pub(super) fn at(folder: PathBuf) -> Self {
-        let mut config = config::defaults(&folder);
-        config.docker.container_dir = folder;
-        Self::new(&config, "cluster", Stop::new())
+        Self::new(&config::defaults(&folder), Directory::of_archives(&folder), "cluster", Stop::new())
     }
 
     /// Puts right what an earlier Host has left, then makes the default environment where there is none at all: in the background
     /// where Docker is needed, since that may be slow or away. To be called before anything is packed.
     pub(super) fn begin(self: &Arc<Self>) {
-        if let Err(fault) = tarballs::remove_unfinished(&self.folder) {
+        let removed = self.look(tarballs::remove_unfinished).map_err(|silent| silent.to_string());
+        if let Err(fault) = removed.and_then(|removed| removed.map_err(|fault| fault.to_string())) {
             warning!("half written tarballs of an earlier Host stay: {fault}");
         }
         let own = Arc::clone(self);
@@ -130,47 +129,59 @@ impl Environments {
     /// Is there a tarball of it?
     ///
     /// # Errors
-    /// Two lines: which ones there are, and the commands that make this one.
-    pub(super) fn require(&self, name: &EnvName) -> Result<(), String> {
-        let known = tarballs::versions(&self.folder).map_err(|fault| self.unreadable(&fault))?;
+    /// 400 with two lines: which ones there are, and the commands that make this one; 500: the container directory cannot be read;
+    /// 503: it does not answer.
+    pub(super) fn require(&self, name: &EnvName) -> Result<(), ActFault> {
+        let known = self.versions()?;
         if known.contains_key(name) {
             return Ok(());
         }
         let known: Vec<&str> = known.keys().map(EnvName::as_str).take(20).collect();
         let known =
             if known.is_empty() { "there is none yet".to_owned() } else { format!("known: {}", known.join(", ")) };
-        Err(format!(
+        let text = format!(
             "environment '{name}' does not exist ({known}); make it: 'hakuriver docker create-container IMAGE {name}', \
              'hakuriver docker-shell {name}',\n'hakuriver docker create-tar {name}'; or put an image's archive there: \
              docker save IMAGE -o {}/{name}-$(date +%s).tar",
-            self.folder.display()
-        ))
+            self.folder().display()
+        );
+        Err(ActFault::new(400, text))
     }
 
     /// Every environment with its versions, the newest first; there is at least one of each.
     ///
     /// # Errors
-    /// 500: the container directory cannot be read.
+    /// As [`Environments::require`], but for 400.
     pub(super) fn list(&self) -> Result<BTreeMap<EnvName, Vec<Version>>, ActFault> {
-        let all = tarballs::versions(&self.folder).map_err(|fault| ActFault::new(500, self.unreadable(&fault)))?;
-        let with_versions = |(name, times): (EnvName, Vec<u64>)| {
-            let versions: Vec<Version> = times.into_iter().filter_map(|time| self.version(&name, time)).collect();
-            (!versions.is_empty()).then_some((name, versions))
-        };
-        Ok(all.into_iter().filter_map(with_versions).collect())
+        let mut list = BTreeMap::new();
+        for (name, times) in self.versions()? {
+            // A look for each environment: a file server takes milliseconds for each version, and looks have a limit.
+            let env = name.clone();
+            let look = move |folder: &Path| times.into_iter().filter_map(|time| version(folder, &env, time)).collect();
+            let versions: Vec<Version> = self.look(look)?;
+            if !versions.is_empty() {
+                list.insert(name, versions);
+            }
+        }
+        Ok(list)
     }
 
-    /// None: it was removed this moment.
-    fn version(&self, name: &EnvName, time: u64) -> Option<Version> {
-        let tarball = names::file_name(name.as_str(), time);
-        let size = std::fs::metadata(self.folder.join(&tarball)).ok()?.len();
-        let manifest = self.folder.join(names::manifest_name(name.as_str(), time));
-        let label = Manifest::read(&manifest).ok().and_then(|manifest| manifest.label);
-        Some(Version { time, tarball, size, label })
+    /// The times of the versions of each environment, the newest first.
+    fn versions(&self) -> Result<BTreeMap<EnvName, Vec<u64>>, ActFault> {
+        self.look(tarballs::versions)?.map_err(|fault| {
+            let why = format!("cannot read the container directory {}: {fault}", self.folder().display());
+            ActFault::new(500, why)
+        })
     }
 
-    fn unreadable(&self, fault: &io::Error) -> String {
-        format!("cannot read the container directory {}: {fault}", self.folder.display())
+    /// Looks into the container directory.
+    fn look<T: Send + 'static>(&self, look: impl FnOnce(&Path) -> T + Send + 'static) -> Result<T, Silent> {
+        let folder = self.folder().to_owned();
+        self.directory.at(move || look(&folder))
+    }
+
+    fn folder(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Takes an environment for oneself.
@@ -233,6 +244,15 @@ impl Environments {
     }
 }
 
+/// None: it was removed this moment.
+fn version(folder: &Path, name: &EnvName, time: u64) -> Option<Version> {
+    let tarball = names::file_name(name.as_str(), time);
+    let size = std::fs::metadata(folder.join(&tarball)).ok()?.len();
+    let manifest = folder.join(names::manifest_name(name.as_str(), time));
+    let label = Manifest::read(&manifest).ok().and_then(|manifest| manifest.label);
+    Some(Version { time, tarball, size, label })
+}
+
 /// What a name in a path or a body must be.
 ///
 /// # Errors
@@ -256,15 +276,16 @@ mod tests {
         let scratch = Scratch::new();
         let environments = Environments::at(scratch.path().to_owned());
         let (base, other): (EnvName, EnvName) = ("base".parse().expect("name"), "other".parse().expect("name"));
-        let fault = environments.require(&base).expect_err("none");
+        let ActFault { status, detail: fault } = environments.require(&base).expect_err("none");
+        assert_eq!(status, 400);
         let advice = format!("docker save IMAGE -o {}/base-$(date +%s).tar", scratch.path().display());
         assert!(fault.contains("(there is none yet)") && fault.ends_with(&advice), "{fault}");
         assert!(fault.contains("'hakuriver docker create-tar base'") && fault.lines().count() == 2, "{fault}");
         std::fs::write(scratch.path().join("base-17.tar"), "").expect("write");
         assert_eq!(environments.require(&base), Ok(()));
-        assert!(environments.require(&other).expect_err("unknown").contains("known: base"));
+        assert!(environments.require(&other).expect_err("unknown").detail.contains("known: base"));
         std::fs::remove_dir_all(scratch.path()).expect("remove");
-        assert!(environments.require(&base).expect_err("gone").contains("cannot read"));
+        assert!(environments.require(&base).expect_err("gone").detail.contains("cannot read"));
         assert_eq!(environments.list().expect_err("gone").status, 500);
     }
 

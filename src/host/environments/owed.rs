@@ -114,7 +114,7 @@ impl Environments {
             // That it was removed meanwhile is somebody's wish.
             self.unless_down(self.docker.start(container), &format!("container '{}' does not start again", owed.name))?;
         }
-        let tarball = self.folder.join(names::file_name(owed.name.as_str(), owed.version));
+        let tarball = self.folder().join(names::file_name(owed.name.as_str(), owed.version));
         if is_there(&tarball) {
             if let Some(before) = &owed.before {
                 self.discard(before)?;
@@ -140,8 +140,8 @@ impl Environments {
             };
             self.unless_down(restored, &format!("the tag {} is not what it was", owed.tag))?;
         }
-        let unfinished = self.folder.join(tarballs::unfinished(&owed.name, owed.version));
-        let manifest = self.folder.join(names::manifest_name(owed.name.as_str(), owed.version));
+        let unfinished = self.folder().join(tarballs::unfinished(&owed.name, owed.version));
+        let manifest = self.folder().join(names::manifest_name(owed.name.as_str(), owed.version));
         for path in [unfinished, manifest] {
             if let Err(fault) = tarballs::remove(&path) {
                 warning!("{fault}");

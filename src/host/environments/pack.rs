@@ -142,7 +142,7 @@ impl Environments {
         }
         self.docker.tag(&image, &owed.tag)?;
         let size = self.docker.image(&image)?.map_or(0, |image| image.size);
-        let unfinished = self.folder.join(tarballs::unfinished(name, *version));
+        let unfinished = self.folder().join(tarballs::unfinished(name, *version));
         self.save(&owed.tag, &unfinished, size, &mut |percent| progress(&format!("saving {name} ({percent}%)")))
             .map_err(|fault| self.stopped(fault))?;
         progress(&format!("checking {name}"));
@@ -180,11 +180,11 @@ impl Environments {
         let described =
             described.map_err(|fault| ActFault::new(500, format!("what Docker saved cannot be used: {fault}")))?;
         let manifest = Manifest { label: label.map(str::to_owned), ..described };
-        let beside = self.folder.join(names::manifest_name(name.as_str(), *version));
-        let path = self.folder.join(names::file_name(name.as_str(), *version));
+        let beside = self.folder().join(names::manifest_name(name.as_str(), *version));
+        let path = self.folder().join(names::file_name(name.as_str(), *version));
         let fault = |fault: io::Error| unwritten(&path, &fault);
         file::write_atomic(&beside, manifest.to_json().as_bytes(), 0o644).map_err(fault)?;
-        file::rename(unfinished, &path).and_then(|()| file::sync_dir(&self.folder)).map_err(fault)?;
+        file::rename(unfinished, &path).and_then(|()| file::sync_dir(self.folder())).map_err(fault)?;
         Ok(path)
     }
 
@@ -192,19 +192,19 @@ impl Environments {
     fn tidy(&self, name: &EnvName, is_loading: IsLoading<'_>) {
         let Ok(versions) = self.times(name) else { return };
         for version in tarballs::surplus(&versions, self.keep, &|version| is_loading(name, version)) {
-            match tarballs::remove_version(&self.folder, name, version) {
+            match tarballs::remove_version(self.folder(), name, version) {
                 Ok(()) => info!("removed {} (docker.keep_versions)", names::file_name(name.as_str(), version)),
                 Err(fault) => warning!("an older version of '{name}' stays: {fault}"),
             }
         }
-        if let Err(fault) = tarballs::remove_orphans(&self.folder, name) {
+        if let Err(fault) = tarballs::remove_orphans(self.folder(), name) {
             warning!("{fault}");
         }
     }
 
     /// The versions of an environment, the newest first.
     fn times(&self, name: &EnvName) -> Result<Vec<u64>, ActFault> {
-        let all = tarballs::versions(&self.folder).map_err(|fault| ActFault::new(500, self.unreadable(&fault)))?;
+        let all = self.versions()?;
         Ok(all.get(name).cloned().unwrap_or_default())
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 
-use super::Outputs;
+use super::Files;
 use crate::domain::ids::TaskId;
 use crate::domain::output::Stream;
 use crate::store::Readers;
@@ -12,22 +12,22 @@ use crate::warning;
 
 /// Removes the output of each task that the engine removes, until that ends. Before that it looks once for what an
 /// earlier Host had no time to remove.
-pub(in crate::host) fn clean(outputs: &Outputs, readers: &Readers, before_ms: u64, removed: &Receiver<Vec<TaskId>>) {
-    sweep(outputs, readers, before_ms);
+pub(in crate::host) fn clean(files: &Files, readers: &Readers, before_ms: u64, removed: &Receiver<Vec<TaskId>>) {
+    sweep(files, readers, before_ms);
     while let Ok(tasks) = removed.recv() {
-        tasks.into_iter().for_each(|task| drop_files(outputs, task));
+        tasks.into_iter().for_each(|task| drop_files(files, task));
     }
 }
 
 /// Only what is older than anything that is kept, and that the database does not know: after a restore of the database
 /// from a backup, younger tasks that it does not know may live.
-fn sweep(outputs: &Outputs, readers: &Readers, before_ms: u64) {
+fn sweep(files: &Files, readers: &Readers, before_ms: u64) {
     for stream in Stream::ALL {
-        let Ok(entries) = fs::read_dir(outputs.folder(stream)) else { continue };
+        let Ok(entries) = fs::read_dir(files.folder(stream)) else { continue };
         for entry in entries.flatten() {
             let Some(task) = task_of(Path::new(&entry.file_name())) else { continue };
             if submitted_ms(task) < before_ms && matches!(readers.task(task), Ok(None)) {
-                drop_files(outputs, task);
+                drop_files(files, task);
             }
         }
     }
@@ -45,8 +45,8 @@ fn submitted_ms(task: TaskId) -> u64 {
     task.get() >> 22
 }
 
-fn drop_files(outputs: &Outputs, task: TaskId) {
-    if let Err(fault) = outputs.remove(task) {
+fn drop_files(files: &Files, task: TaskId) {
+    if let Err(fault) = files.remove(task) {
         warning!("cannot remove what task {task} wrote: {fault}");
     }
 }
@@ -64,17 +64,17 @@ mod tests {
     fn only_files_of_tasks_that_are_no_more_go() {
         let scratch = Scratch::new();
         let store = Store::open(&scratch.path().join("db")).expect("open");
-        let outputs = Outputs::below(scratch.path());
+        let files = Files::below(scratch.path());
         let id = |ms: u64| TaskId::from_u64(ms << 22);
         for ms in [1_000, 2_000, 5_000] {
-            outputs.append(id(ms), Attempt::FIRST, Stream::Stdout, 0, b"x").expect("written");
+            files.append(id(ms), Attempt::FIRST, Stream::Stdout, 0, b"x").expect("written");
         }
         fs::write(scratch.path().join("task_outputs/notes.txt"), "a user's").expect("written");
         let (tell, removed) = mpsc::channel();
         tell.send(vec![id(2_000), id(77)]).expect("heard");
         drop(tell);
-        clean(&outputs, &store.readers(), 2_000, &removed);
-        let is_there = |ms| outputs.path(id(ms), Stream::Stdout).exists();
+        clean(&files, &store.readers(), 2_000, &removed);
+        let is_there = |ms| files.path(id(ms), Stream::Stdout).exists();
         assert_eq!(
             [1_000, 2_000, 5_000].map(is_there),
             [false, false, true],

@@ -15,11 +15,9 @@ impl Api {
     /// `GET /environments/{name}`: what is known of the newest version.
     pub(super) fn environment(&self, name: &str) -> Result<Reply, ActFault> {
         let env = env_name(name)?;
-        match self.archives.newest(&env) {
-            Ok(Some(manifest)) => Ok(Reply::json(200, manifest.to_json())),
-            Ok(None) => Err(ActFault::new(404, format!("there is no environment '{env}' on the Host"))),
-            // Nothing that may pass: somebody has to put another archive there.
-            Err(fault) => Err(ActFault::new(409, fault)),
+        match self.archives.newest(&env)? {
+            Some(manifest) => Ok(Reply::json(200, manifest.to_json())),
+            None => Err(ActFault::new(404, format!("there is no environment '{env}' on the Host"))),
         }
     }
 
@@ -38,24 +36,24 @@ impl Api {
             None => 0,
             Some(text) => text.parse().map_err(|_| ActFault::new(422, "field 'offset': expected a number of bytes"))?,
         };
-        let (file, image, part) = match self.archives.part(&env, version, &have) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                return Err(ActFault::new(404, format!("version {version} of '{env}' is not on the Host (any more)")));
-            }
-            Err(fault) => return Err(ActFault::new(409, fault)),
-        };
-        if offset > part.length() {
-            return Err(ActFault::new(416, format!("field 'offset': there are {} bytes", part.length())));
+        let gone = || ActFault::new(404, format!("version {version} of '{env}' is not on the Host (any more)"));
+        let (length, opened) = self.archives.part(&env, version, &have)?.ok_or_else(gone)?;
+        if offset > length {
+            return Err(ActFault::new(416, format!("field 'offset': there are {length} bytes")));
         }
         Ok(Reply::Stream {
             status: 200,
             content_type: "application/x-tar",
-            headers: vec![(LENGTH, part.length().to_string())],
+            headers: vec![(LENGTH, length.to_string())],
             write: Box::new(move |client| {
                 let (mut at, mut buffer) = (offset, vec![0; PART]);
                 loop {
-                    match part.read_at(&file, &image, at, &mut buffer)? {
+                    let read;
+                    (buffer, read) = opened.at(move |opened| {
+                        let read = opened.read_at(at, &mut buffer);
+                        (buffer, read)
+                    })?;
+                    match read? {
                         0 => return Ok(()),
                         count => {
                             client.write_all(&buffer[..count])?;

@@ -13,10 +13,19 @@ use crate::store::{StoreFault, Task};
 use crate::warning;
 
 use super::super::engine::{ActFault, not_this_session};
-use super::super::outputs::OutputFault;
+use super::super::outputs::{Chunk, NotKept, OutputFault};
 use super::nodes::node_name;
 use super::stream::{Range, Source};
 use super::{Api, answer, unreadable};
+
+/// Whether what a task wrote is kept.
+enum Welcome {
+    Yes,
+    /// Nobody will ever want it.
+    No,
+    /// Not now, and why.
+    NotNow(String),
+}
 
 /// Where in the stream an answer begins: a client whose connection breaks goes on from there.
 const START: &str = "hakuriver-offset";
@@ -35,19 +44,28 @@ impl Api {
         let name = node_name(name)?;
         self.check_session(&name, head.query("session").unwrap_or_default())?;
         let offset = offset(head)?.ok_or_else(|| ActFault::new(422, "field 'offset': it is missing"))?;
-        let have = self.take_chunk(&name, task, attempt, stream, offset, body)?.map_err(|fault| {
-            let status = match &fault {
-                OutputFault::Full(_) => 507,
-                OutputFault::Foreign(_) => 409,
-                OutputFault::Failed(_) => 500,
-            };
-            ActFault::new(status, fault.to_string())
-        })?;
+        let have = match self.welcome(&name, task, attempt)? {
+            Welcome::No => OUTPUT_NOT_WANTED,
+            Welcome::NotNow(why) => return Err(ActFault::new(409, why)),
+            Welcome::Yes => {
+                let chunk = Chunk { task, attempt, stream, offset, bytes: body.to_vec() };
+                let kept = self.keep(vec![chunk]).pop().expect("one answer for one chunk");
+                kept.map_err(|NotKept { fault, .. }| {
+                    let status = match &fault {
+                        OutputFault::Full(_) => 507,
+                        OutputFault::Foreign(_) => 409,
+                        OutputFault::Silent(_) => 503,
+                        OutputFault::Failed(_) => 500,
+                    };
+                    ActFault::new(status, fault.to_string())
+                })?
+            }
+        };
         Ok(answer(200, &have_of(task, attempt, stream, have)))
     }
 
     /// The chunks that came with reports. One that cannot be kept is no reason to refuse the reports: its node sees that the
-    /// Host has it not, and sends it again by itself.
+    /// Host has it not, or hears nothing of it where that is not known, and sends it again by itself.
     pub(super) fn take_chunks(
         &self,
         name: &NodeName,
@@ -59,7 +77,13 @@ impl Api {
         }
         self.check_session(name, session)?;
         let mut haves = Vec::with_capacity(chunks.len());
+        let mut kept = Vec::with_capacity(chunks.len());
         let mut complained = false;
+        let mut complain = |why: &str| {
+            if !std::mem::replace(&mut complained, true) {
+                warning!("what tasks of node {name} wrote is not kept: {why}");
+            }
+        };
         for chunk in chunks {
             let wrong =
                 |field: &str, expected: &str| ActFault::new(422, format!("field '{field}': expected {expected}"));
@@ -67,26 +91,30 @@ impl Api {
             let stream: Stream = chunk.stream.parse().map_err(|_| wrong("stream", "stdout or stderr"))?;
             let bytes = STANDARD.decode(&chunk.data).map_err(|_| wrong("data", "base64"))?;
             let attempt = Attempt(chunk.attempt);
-            let have = self.take_chunk(name, task, attempt, stream, chunk.offset, &bytes)?.unwrap_or_else(|fault| {
-                if !std::mem::replace(&mut complained, true) {
-                    warning!("what tasks of node {name} wrote is not kept: {fault}");
-                }
-                self.outputs.arrived(task, attempt, stream)
-            });
-            haves.push(have_of(task, attempt, stream, have));
+            match self.welcome(name, task, attempt)? {
+                Welcome::Yes => kept.push(Chunk { task, attempt, stream, offset: chunk.offset, bytes }),
+                Welcome::No => haves.push(have_of(task, attempt, stream, OUTPUT_NOT_WANTED)),
+                Welcome::NotNow(why) => complain(&why),
+            }
+        }
+        let whose: Vec<_> = kept.iter().map(|chunk| (chunk.task, chunk.attempt, chunk.stream)).collect();
+        for ((task, attempt, stream), result) in whose.into_iter().zip(self.keep(kept)) {
+            let have = result.map_or_else(
+                |NotKept { fault, have }| {
+                    // That the directory is silent is in the log already.
+                    if !matches!(fault, OutputFault::Silent(_)) {
+                        complain(&fault.to_string());
+                    }
+                    have
+                },
+                Some,
+            );
+            haves.extend(have.map(|have| have_of(task, attempt, stream, have)));
         }
         Ok(haves)
     }
 
-    fn take_chunk(
-        &self,
-        name: &NodeName,
-        id: TaskId,
-        attempt: Attempt,
-        stream: Stream,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<Result<u64, OutputFault>, ActFault> {
+    fn welcome(&self, name: &NodeName, id: TaskId, attempt: Attempt) -> Result<Welcome, ActFault> {
         let is_welcome = |task: &Task| {
             matches!(task.spec.kind, TaskKind::Command { .. })
                 && attempt >= task.standing.attempt
@@ -100,18 +128,21 @@ impl Api {
                 // node keeps what it wrote.
                 Ok(None) => {
                     let why = format!("task {id} is not known here: what it wrote stays on its node");
-                    return Ok(Err(OutputFault::Foreign(why)));
+                    return Ok(Welcome::NotNow(why));
                 }
-                Err(StoreFault::Row(why)) => return Ok(Err(OutputFault::Foreign(why))),
+                Err(StoreFault::Row(why)) => return Ok(Welcome::NotNow(why)),
                 Err(other) => return Err(unreadable(other)),
             },
         };
-        if !welcome {
-            return Ok(Ok(OUTPUT_NOT_WANTED));
-        }
-        let have = self.outputs.append(id, attempt, stream, offset, bytes);
-        self.engine.view.watchers.wake(id);
-        Ok(have)
+        Ok(if welcome { Welcome::Yes } else { Welcome::No })
+    }
+
+    /// Keeps chunks, and wakes those who wait for them.
+    fn keep(&self, chunks: Vec<Chunk>) -> Vec<Result<u64, NotKept>> {
+        let tasks: Vec<TaskId> = chunks.iter().map(|chunk| chunk.task).collect();
+        let kept = self.outputs.append(chunks);
+        tasks.into_iter().for_each(|task| self.engine.view.watchers.wake(task));
+        kept
     }
 
     /// The engine checks the session of every other call; what comes here does not go through it.
@@ -160,21 +191,26 @@ impl Api {
         if !matches!(task.spec.kind, TaskKind::Command { .. }) {
             return;
         }
+        let arrived = self.outputs.arrived(task.id, task.standing.attempt);
         let mut notes = Vec::new();
         for stream in Stream::ALL {
             let total = match stream {
                 Stream::Stdout => task.stdout_bytes,
                 Stream::Stderr => task.stderr_bytes,
             };
-            let arrived = self.outputs.arrived(task.id, task.standing.attempt, stream);
-            if arrived > 0 || total.is_some_and(|total| total > 0) {
+            let arrived = arrived.as_ref().ok().map(|arrived| arrived[stream.index()]);
+            if arrived.is_some_and(|arrived| arrived > 0) || total.is_some_and(|total| total > 0) {
                 let path = Some(self.outputs.path(task.id, stream).display().to_string());
                 match stream {
                     Stream::Stdout => record.stdout_path = path,
                     Stream::Stderr => record.stderr_path = path,
                 }
             }
-            notes.extend(missing(task, stream, total, arrived));
+            notes.extend(arrived.and_then(|arrived| missing(task, stream, total, arrived)));
+        }
+        // What never ran wrote nothing.
+        if let (Err(silent), Some(_)) = (arrived, task.started_ms) {
+            notes.push(format!("how much of its output has arrived is not known: {silent}"));
         }
         record.output_note = (!notes.is_empty()).then(|| notes.join("; "));
         // Clients that do not know the field show this one.

@@ -79,7 +79,7 @@ impl Api {
                 }
             }
         }
-        // Before the engine is asked: when the end is acknowledged, what came with it is kept.
+        // Before the engine is asked: when the end is acknowledged, what came with it is kept, or its node knows that it may not be.
         let outputs = self.take_chunks(&name, &session, outputs)?;
         // What is no id is nobody's: it cannot have been told of.
         let told = told.iter().filter_map(|id| id.parse().ok()).collect();

@@ -4,7 +4,6 @@
 //! something becomes of the task.
 
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use crate::domain::ids::{Attempt, NodeName, TaskId};
 use crate::domain::output::Stream;
 use crate::store::{Readers, StoreFault, Task};
 
+use super::super::directory::Silent;
 use super::super::engine::ActFault;
 use super::super::outputs::{Outputs, start_of_last_lines};
 use super::super::signal::Woken;
@@ -112,7 +112,7 @@ impl Source {
         loop {
             let seen = watch.signal.number();
             let glance = self.glance().map_err(unreadable)?;
-            let arrived = self.outputs.arrived(self.task, glance.attempt, self.stream);
+            let arrived = self.arrived(glance.attempt)?;
             if arrived != last {
                 (last, last_at) = (arrived, Instant::now());
             }
@@ -134,7 +134,13 @@ impl Source {
 
     fn fault(&self, fault: &io::Error) -> ActFault {
         let path = self.outputs.path(self.task, self.stream);
-        ActFault::new(500, format!("cannot read {}: {fault}", path.display()))
+        // That of a dead file server passes.
+        let status = if fault.kind() == io::ErrorKind::TimedOut { 503 } else { 500 };
+        ActFault::new(status, format!("cannot read {}: {fault}", path.display()))
+    }
+
+    fn arrived(&self, attempt: Attempt) -> Result<u64, Silent> {
+        self.outputs.arrived(self.task, attempt).map(|arrived| arrived[self.stream.index()])
     }
 
     /// Sends from `position` on; ends with what is there, or with all that will ever be.
@@ -148,7 +154,7 @@ impl Source {
         loop {
             // Of a task that goes on writing, an answer that does not follow is what was there when it began.
             let limit = match now.life {
-                Life::Living if !follow => self.outputs.arrived(self.task, now.attempt, self.stream),
+                Life::Living if !follow => self.arrived(now.attempt)?,
                 Life::Living | Life::Ended { .. } => u64::MAX,
             };
             if self.copy(out, now.attempt, &mut position, limit, &mut part)? {
@@ -188,21 +194,19 @@ impl Source {
         part: &mut Vec<u8>,
     ) -> io::Result<bool> {
         let Some(file) = self.outputs.open(self.task, attempt, self.stream)? else { return Ok(false) };
-        // Only for as long as something is read: thousands may wait.
-        part.resize(PART, 0);
         let mut any = false;
         while *position < limit {
             let most = usize::try_from(limit - *position).map_or(PART, |rest| rest.min(PART));
-            let n = match file.read_at(&mut part[..most], *position) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
-                Err(fault) => return Err(fault),
-            };
+            part.resize(most, 0);
+            let n = file.read_at(part, *position)?;
+            if n == 0 {
+                break;
+            }
             out.write_all(&part[..n])?;
             *position += n as u64;
             any = true;
         }
+        // Only for as long as something is read: thousands may wait.
         *part = Vec::new();
         Ok(any)
     }
@@ -223,7 +227,7 @@ mod tests {
         let source = Source { outputs: outputs.clone(), view: Arc::default(), readers, task, stream };
         let all = Range { offset: 5, ..Range::default() };
         assert_eq!(source.start(&all), Ok(5), "nothing was written");
-        outputs.append(task, Attempt::FIRST, stream, 0, b"x").expect("written");
+        outputs.files().append(task, Attempt::FIRST, stream, 0, b"x").expect("written");
         assert_eq!(source.start(&all), Ok(5));
         let path = outputs.path(task, stream);
         std::fs::remove_file(&path).expect("removed");

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use crate::store::Store;
 
+use super::super::directory::Directory;
 use super::super::engine::Settings;
 use super::*;
 
@@ -81,7 +82,7 @@ impl Host {
                 allowed_mounts: vec!["/".into()],
             },
             environments: Arc::new(Environments::at(folder.clone())),
-            archives: Archives::at(folder.clone()),
+            archives: Archives::of(Directory::of_archives(&folder)),
             history: Arc::default(),
             outputs: Arc::new(Outputs::below(&folder)),
             terminals: Arc::new(Terminals::new("docker", "cluster")),

@@ -22,7 +22,11 @@ fn command() -> SubmitRequest {
 
 fn parsed(body: SubmitRequest) -> Result<Submission, ActFault> {
     let known = |name: &EnvName| {
-        if name.as_str() == "base" { Ok(()) } else { Err(format!("environment '{name}' does not exist")) }
+        if name.as_str() == "base" {
+            Ok(())
+        } else {
+            Err(ActFault::new(400, format!("environment '{name}' does not exist")))
+        }
     };
     parse(body, vec![1], &rules(), &known)
 }

@@ -9,7 +9,8 @@ use super::ImageFault;
 use crate::archive::names::{self, Archive};
 use crate::archive::{ArchiveFault, Image, Manifest, Part, Reading, swapped};
 use crate::runner::depot::{Depot, DepotFault};
-use crate::runner::storage::{self, Looks};
+use crate::runner::storage;
+use crate::sys::looks::Looks;
 
 /// A version of an environment, and where it is to be had.
 #[derive(Clone, Debug)]

@@ -13,9 +13,9 @@ use crate::archive::samples::Saved;
 use crate::archive::{Image, Manifest, Part};
 use crate::runner::depot::{Depot, DepotFault};
 use crate::runner::executor::Owner;
-use crate::runner::storage::Looks;
 use crate::sys::command::Program;
 use crate::sys::file::Scratch;
+use crate::sys::looks::Looks;
 
 /// `load` waits for the file `go`, keeps what it reads, and takes only what has a list of layers. `layers` is what the node
 /// has; `image inspect` succeeds when `loaded` is there. `partial-broken` makes it refuse what lacks layers.

@@ -17,6 +17,7 @@ use crate::runner::images::ImageFault;
 use crate::runner::message::Next;
 use crate::runner::order::{ContainerOrder, Needs, Order};
 use crate::runner::record::{Outcome, Phase};
+use crate::runner::storage;
 use crate::runner::supervise::box_file::{self, BoxFile};
 use crate::sys::{file, recall};
 
@@ -330,7 +331,7 @@ impl Work {
             }
             Ok(())
         };
-        let shared = self.node.looks.shared_data(&limits.shared_dir, &self.node.docker.owner().cluster);
+        let shared = storage::shared_data(&self.node.looks, &limits.shared_dir, &self.node.docker.owner().cluster);
         let is_shared = shared.is_some();
         if let Some(shared) = shared {
             add(shared, "/shared")?;
