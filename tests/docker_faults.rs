@@ -299,3 +299,38 @@ fn a_vps_that_a_dead_daemon_has_started_and_forgotten_is_there_once() {
     private.witness.settles(&private.cluster, SOON);
     assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
 }
+
+#[test]
+fn a_vps_that_a_dead_daemon_has_started_again_and_forgotten_is_started_once_more() {
+    let (mut private, slow) = forgetful();
+    let id = private.cluster.submit(&[]);
+    let before = private.cluster.status(&id);
+    let containers = private.containers();
+    private.daemon.stop(Signal::SIGKILL);
+    slow.hold();
+    // It finds the container alive, and stops it; the Runner has it started.
+    private.daemon.start();
+    slow.await_start(SOON);
+    let lost = private.daemon.firsts();
+    assert_eq!(lost.len(), 1, "the container lives: {lost:?}");
+    private.daemon.stop(Signal::SIGKILL);
+    slow.release();
+    private.daemon.start();
+    let cluster = &private.cluster;
+    wait::until("another process 1 runs, and no other", SOON, || {
+        let firsts = private.daemon.firsts();
+        let record = cluster.status(&id);
+        if firsts.len() == 1 && firsts != lost && record.status == "running" && record.reason.is_none() {
+            return Ok(());
+        }
+        Err(format!("{firsts:?} after {lost:?}; {record:?}"))
+    });
+    await_ssh(cluster, &id);
+    let after = cluster.await_status(&id, "running");
+    assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
+    assert_eq!(private.containers(), containers, "the same container");
+    cluster.cli(&["vps", "kill", &id]).ok();
+    private.witness.killed(&id);
+    private.witness.settles(cluster, SOON);
+    assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
+}

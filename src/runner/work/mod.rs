@@ -141,13 +141,14 @@ impl Work {
         }
     }
 
-    /// Ends what lives of its container though Docker has lost sight of that: see [`recall`].
-    fn recall(&self) -> io::Result<()> {
+    /// Ends what lives of its container though Docker has lost sight of that: see [`recall`]. True if something did.
+    fn recall(&self) -> io::Result<bool> {
         let folder = self.node.records.folder(self.record.task, self.record.attempt);
-        if recall::end(&folder.join("box").join(RECALL), RECALL_LIMIT)? {
+        let has_lived = recall::end(&folder.join("box").join(RECALL), RECALL_LIMIT)?;
+        if has_lived {
             warning!("task {}: Docker had lost sight of a container of it, which was ended", self.record.task);
         }
-        Ok(())
+        Ok(has_lived)
     }
 
     /// It is over: nothing of it lives.

@@ -231,7 +231,7 @@ impl Work {
             self.node.boot_id.clone_into(&mut self.record.boot_id);
             self.with_room(Self::try_save)?;
             self.watch();
-            self.recall().map_err(|fault| {
+            let _ended = self.recall().map_err(|fault| {
                 over(format!("a container of it that Docker has lost sight of does not end: {fault}"))
             })?;
             let arguments = run_task(&run);
