@@ -279,6 +279,50 @@ fn a_command_that_a_dead_daemon_has_started_and_forgotten_is_killed_as_any_other
 }
 
 #[test]
+fn a_task_holds_what_it_has_until_a_container_that_was_forgotten_has_ended() {
+    let (mut private, slow) = forgetful();
+    let (id, _) = begun_and_forgotten(&mut private, &slow, "sleep 1000");
+    let lost = Pid::from_raw(private.daemon.firsts()[0]);
+    // It neither hears nor ends.
+    kill(lost, Signal::SIGSTOP).unwrap();
+    let cluster = &private.cluster;
+    cluster.cli(&["task", "kill", &id]).ok();
+    private.witness.killed(&id);
+    private.daemon.start();
+    // Longer than the Runner waits for an answer of that container's.
+    wait::holds_for("it is not called killed, and its core is held", Duration::from_secs(25), || {
+        let (record, cores) = (cluster.status(&id), cluster.nodes()[0].cores_in_use);
+        let holds = record.want == "stop" && record.status != "killed" && cores == 1;
+        if holds { Ok(()) } else { Err(format!("{} {} {cores}", record.want, record.status)) }
+    });
+    kill(lost, Signal::SIGCONT).unwrap();
+    cluster.await_status(&id, "killed");
+    assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
+    wait::until_true("its core is free", SOON, || (cluster.nodes()[0].cores_in_use == 0, "in use".to_owned()));
+    private.witness.settles(cluster, SOON);
+}
+
+#[test]
+fn a_task_is_not_started_beside_a_container_that_was_forgotten() {
+    let (mut private, slow) = forgetful();
+    let (id, starts) = begun_and_forgotten(&mut private, &slow, "sleep 1000");
+    let lost = Pid::from_raw(private.daemon.firsts()[0]);
+    kill(lost, Signal::SIGSTOP).unwrap();
+    private.daemon.start();
+    let cluster = &private.cluster;
+    wait::until("it says what it waits for", SOON, || {
+        let record = cluster.status(&id);
+        let says = record.reason.as_deref().is_some_and(|reason| reason.contains("an earlier container of it to end"));
+        if says && record.status == "assigning" { Ok(()) } else { Err(format!("{record:?}")) }
+    });
+    kill(lost, Signal::SIGCONT).unwrap();
+    let record = cluster.await_end(&id);
+    assert_eq!(fs::read_to_string(starts).unwrap(), "begun\n");
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", None), "{record:?}");
+    private.witness.settles(cluster, SOON);
+}
+
+#[test]
 fn a_vps_that_a_dead_daemon_has_started_and_forgotten_is_there_once() {
     let (mut private, slow) = forgetful();
     slow.hold();

@@ -67,12 +67,11 @@ impl Work {
             return self.look(false);
         }
         let finished_at = death.at_ms.map(clock::rfc3339);
-        self.over(&ContainerExit { code: death.code, oom: false, finished_at });
-        Next::Nothing
+        self.over(&ContainerExit { code: death.code, oom: false, finished_at })
     }
 
     /// It ended like that.
-    pub(super) fn over(&mut self, exit: &ContainerExit) {
+    pub(super) fn over(&mut self, exit: &ContainerExit) -> Next {
         let told = self.exit_file();
         let restarted = self.record.boot_id != self.node.boot_id;
         let mut end = outcome::end_of(exit, told.as_ref(), restarted);
@@ -92,7 +91,7 @@ impl Work {
             None => exit.finished_at.clone(),
         };
         let limit = if end.timed_out { self.time_limit() } else { None };
-        self.end(outcome::of(&end, limit));
+        self.end(outcome::of(&end, limit))
     }
 
     fn time_limit(&self) -> Option<u64> {
@@ -114,7 +113,7 @@ impl Work {
     }
 
     /// The last words for one whose container is there, but in a state that a command's never is.
-    pub(super) fn never_ran(&mut self, state: &ContainerState) {
-        self.end(Outcome::failed(format!("its container was made, and did not start (it is {state:?})")));
+    pub(super) fn never_ran(&mut self, state: &ContainerState) -> Next {
+        self.end(Outcome::failed(format!("its container was made, and did not start (it is {state:?})")))
     }
 }

@@ -38,12 +38,10 @@ impl Work {
                     return Next::LookAgain;
                 }
                 Verdict::Finished(exit) => {
-                    self.over(&exit);
-                    return Next::Nothing;
+                    return self.over(&exit);
                 }
                 Verdict::NeverRan(state) => {
-                    self.never_ran(&state);
-                    return Next::Nothing;
+                    return self.never_ran(&state);
                 }
                 Verdict::StartAgain => {
                     if let Some(next) = self.start_again() {
@@ -63,8 +61,7 @@ impl Work {
                 }
                 Verdict::Over(outcome) => {
                     warning!("task {} ended: {}", self.record.task, outcome.reason.as_deref().unwrap_or("no reason"));
-                    self.end(outcome);
-                    return Next::Nothing;
+                    return self.end(outcome);
                 }
                 Verdict::Await => {
                     let Some(seen) = seen else { return Next::LookAgain };
@@ -104,8 +101,7 @@ impl Work {
             let text =
                 format!("its container was stopped on the node, and cannot be started again (it is kept): {fault}");
             warning!("task {} ended: {text}", self.record.task);
-            self.end(Outcome { kept: true, ..Outcome::failed(&text) });
-            return Some(Next::Nothing);
+            return Some(self.end(Outcome { kept: true, ..Outcome::failed(&text) }));
         }
     }
 
@@ -159,7 +155,7 @@ impl Work {
     }
 
     /// What is missing while it runs.
-    fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         let phase = Phase::Running { note: Some(text.to_owned()) };
         if matches!(self.record.phase, Phase::Running { .. }) && self.record.phase != phase {
             self.change(phase);

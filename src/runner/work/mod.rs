@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::executor::docker::{Docker, DockerFault};
 use super::executor::docker_parse::{Complaint, Container};
 use super::executor::{command_name, vps_name};
@@ -141,6 +142,15 @@ impl Work {
         }
     }
 
+    /// What it does, or what is missing while it runs.
+    fn say(&mut self, text: &str) {
+        match self.record.phase {
+            Phase::Starting { .. } => self.progress(text),
+            Phase::Running { .. } => self.note(text),
+            Phase::Paused | Phase::Ended(_) => {}
+        }
+    }
+
     /// Ends what lives of its container though Docker has lost sight of that: see [`recall`]. True if something did.
     fn recall(&self) -> io::Result<bool> {
         let folder = self.node.records.folder(self.record.task, self.record.attempt);
@@ -151,13 +161,33 @@ impl Work {
         Ok(has_lived)
     }
 
-    /// It is over: nothing of it lives.
-    fn end(&mut self, outcome: Outcome) {
-        if let Err(fault) = self.recall() {
-            warning!(
-                "task {}: a container of it that Docker has lost sight of does not end: {fault}",
-                self.record.task
-            );
+    /// As [`Self::recall`], and does not give up as long as somebody is known to live there.
+    fn outlive(&mut self) -> Result<(), Cancelled> {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        loop {
+            match self.recall() {
+                Ok(_) => return Ok(()),
+                Err(fault) if fault.kind() == io::ErrorKind::TimedOut => {
+                    warning!("task {}: a container that Docker has lost sight of does not end yet", self.record.task);
+                    self.say("waiting for an earlier container of it to end");
+                    if self.cancel.wait(backoff.wait()) {
+                        return Err(Cancelled);
+                    }
+                }
+                // That is no sign of life.
+                Err(fault) => {
+                    warning!("task {}: what Docker has lost sight of cannot be ended: {fault}", self.record.task);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// It is over: nothing of it lives. Until that is so, nothing is told and nothing let go. Where something else is wanted meanwhile,
+    /// all stays as it was: whoever looks at it next comes here again.
+    fn end(&mut self, outcome: Outcome) -> Next {
+        if self.outlive().is_err() {
+            return Next::LookAgain;
         }
         if outcome.kept {
             self.node.holdings.release_cores(self.record.task);
@@ -173,6 +203,7 @@ impl Work {
             self.record.totals = Totals { stdout: Some(0), stderr: Some(0) };
         }
         self.change(Phase::Ended(outcome));
+        Next::Nothing
     }
 
     /// By what its container is called: the id, once that is known.
@@ -210,7 +241,7 @@ impl Work {
     /// Removes its container, and does not give up: nothing may be left behind. What bears its name and not its labels is
     /// someone else's.
     fn remove(&mut self, waiting: fn(&mut Self, &str)) -> Result<(), Cancelled> {
-        let mut backoff = super::backoff::Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         loop {
             let removed = match &self.record.container {
                 Some(id) => Ok(Some(id.clone())),

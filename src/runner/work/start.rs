@@ -40,7 +40,7 @@ impl Work {
             Ok(()) | Err(Halt::Cancelled | Halt::Told) => {}
             Err(Halt::Over(outcome)) => {
                 info!("task {} did not start: {}", self.record.task, outcome.reason.as_deref().unwrap_or("no reason"));
-                self.end(outcome);
+                return self.end(outcome);
             }
         }
         Next::Nothing
@@ -115,7 +115,8 @@ impl Work {
             // A command runs once, and this was it.
             ContainerState::Exited(exit) if self.record.is_command() => {
                 self.record.container = Some(container.id.clone());
-                self.over(exit);
+                // Cancelled, it stays as it is, and whoever goes on with the start comes here again.
+                let _next = self.over(exit);
                 Err(Halt::Told)
             }
             // It was the machine that ended, not the container.
@@ -231,9 +232,7 @@ impl Work {
             self.node.boot_id.clone_into(&mut self.record.boot_id);
             self.with_room(Self::try_save)?;
             self.watch();
-            let _ended = self.recall().map_err(|fault| {
-                over(format!("a container of it that Docker has lost sight of does not end: {fault}"))
-            })?;
+            self.outlive()?;
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
                 Ok(id) => return Ok(id),
