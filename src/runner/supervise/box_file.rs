@@ -36,6 +36,10 @@ pub const WORD: &str = "hakuriver: ";
 /// What it ends with when the command of its container cannot be run, as a shell would.
 pub const NOT_RUN: i32 = 127;
 
+/// Docker's code for an end that it has not seen (containerd's `UnknownExitStatus`), and so that of a container which has no end of
+/// its own to tell. A command may end with it too; then our supervisor in the container has written so.
+pub const UNSEEN: i32 = 255;
+
 /// The content of `task.json`.
 #[derive(Clone, Default, DeJson, SerJson)]
 pub struct BoxFile {

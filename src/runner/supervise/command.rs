@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::box_file::{BEGUN, BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, UNUSABLE, WORD};
+use super::box_file::{BEGUN, BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, UNSEEN, WORD};
 use super::protocol::{STDERR, STDOUT};
 use crate::api::json;
 use crate::domain::raw_text;
@@ -57,7 +57,8 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
 }
 
 /// A command is begun once, also where Docker was killed while it started the container, took that for one that never ran, and was
-/// asked to start it again. The answer: what to end with, if it was begun before: as it ended then, if that was written.
+/// asked to start it again. The answer: what to end with, if it was begun before: as it ended then, if that was written, so that the
+/// Runner finds in this end and in what was written what it would have found in the first one's.
 fn begun_before(out: &Path) -> Option<i32> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(out.join(BEGUN)) {
         Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => {}
@@ -66,10 +67,14 @@ fn begun_before(out: &Path) -> Option<i32> {
     }
     let text = file::read_foreign(&out.join(EXIT), LARGEST_EXIT).ok();
     let told = text.and_then(|text| json::decode::<ExitFile>(&text).ok());
-    Some(told.and_then(|told| told.code).unwrap_or_else(|| {
-        eprintln!("{WORD}result unknown: it was begun before, and Docker lost sight of that");
-        UNUSABLE
-    }))
+    Some(match told {
+        Some(ExitFile { code: Some(code), .. }) => code,
+        Some(ExitFile { fault: Some(_), .. }) => NOT_RUN,
+        _ => {
+            eprintln!("{WORD}result unknown: it was begun before, and Docker lost sight of that");
+            UNSEEN
+        }
+    })
 }
 
 /// The child's process id.
@@ -180,6 +185,9 @@ fn bytes(text: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::executor::docker_parse::ContainerExit;
+    use crate::runner::outcome::end_of;
+    use crate::runner::supervise::protocol::End;
 
     #[test]
     fn a_command_is_begun_once_and_its_end_is_the_first_ones() {
@@ -187,10 +195,38 @@ mod tests {
         let out = scratch.path();
         assert_eq!(begun_before(&out.join("gone")), None, "without a folder it runs");
         assert_eq!(begun_before(out), None, "the first time");
-        assert_eq!(begun_before(out), Some(UNUSABLE), "how that ended is not known");
-        for (text, code) in [(r#"{"code":7,"signal":null,"timed_out":false,"stopped":false}"#, 7), ("odd", UNUSABLE)] {
-            fs::write(out.join(EXIT), text).expect("written");
-            assert_eq!(begun_before(out), Some(code), "{text}");
+        assert_eq!(begun_before(out), Some(UNSEEN), "how that ended is not known");
+    }
+
+    /// What the Runner makes of a container that ends because an earlier one has begun the command.
+    #[test]
+    fn what_a_command_came_to_is_told_by_the_container_that_comes_too_late() {
+        let end =
+            |code, signal, fault: Option<&str>| End { code, signal, fault: fault.map(str::to_owned), ..End::default() };
+        let unseen = "result unknown: Docker did not see how its container ended";
+        for (text, expected) in [
+            (None, end(None, None, Some(unseen))),
+            (Some("odd"), end(None, None, Some(unseen))),
+            (Some(r#"{"code":null,"timed_out":false}"#), end(None, None, Some(unseen))),
+            (Some(r#"{"code":7,"timed_out":false}"#), end(Some(7), None, None)),
+            (Some(r#"{"code":78,"timed_out":false}"#), end(Some(78), None, None)),
+            (Some(r#"{"code":255,"timed_out":false}"#), end(Some(255), None, None)),
+            (Some(r#"{"code":137,"signal":9,"timed_out":false}"#), end(Some(137), Some(9), None)),
+            (
+                Some(r#"{"code":null,"timed_out":false,"fault":"cannot run 'x': no"}"#),
+                end(Some(NOT_RUN), None, Some("cannot run 'x': no")),
+            ),
+        ] {
+            let scratch = file::Scratch::new();
+            let out = scratch.path();
+            assert_eq!(begun_before(out), None, "the first time");
+            if let Some(text) = text {
+                fs::write(out.join(EXIT), text).expect("written");
+            }
+            let code = begun_before(out).expect("it was begun");
+            let exit = ContainerExit { code, oom: false, finished_at: None };
+            let told = text.and_then(|text| json::decode::<ExitFile>(text.as_bytes()).ok());
+            assert_eq!(end_of(&exit, told.as_ref(), false), expected, "{text:?}");
         }
     }
 

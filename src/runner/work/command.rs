@@ -77,8 +77,11 @@ impl Work {
         let mut end = outcome::end_of(exit, told.as_ref(), restarted);
         if told.is_none() && exit.code == box_file::UNUSABLE {
             // It did not come so far as to write anything but this; or what it wrote was lost with all the Runner's records.
-            let lines = self.node.docker.last_lines(&self.handle(), LINES);
-            end = outcome::without_record(end, &lines);
+            let handle = self.handle();
+            let Ok(lines) = self.docker(Self::quietly, |docker| docker.lines(&handle, LINES)) else {
+                return Next::LookAgain;
+            };
+            end = outcome::without_record(end, lines.as_deref().map_err(|fault| fault.text.as_str()));
         }
         let times = told.and_then(|told| told.started_ms.zip(told.ended_ms));
         // It may say anything; what cannot be is passed over.
