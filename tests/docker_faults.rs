@@ -279,6 +279,18 @@ fn a_command_that_a_dead_daemon_has_started_and_forgotten_is_killed_as_any_other
 }
 
 #[test]
+fn the_end_of_a_command_that_was_forgotten_is_its_own_while_it_leaves_others_behind() {
+    let (mut private, slow) = forgetful();
+    // These do not obey, so its container lives for some seconds more.
+    let (id, starts) = begun_and_forgotten(&mut private, &slow, "trap '' TERM; sleep 1000 & exit 3");
+    private.daemon.start();
+    let record = private.cluster.await_end(&id);
+    assert_eq!(fs::read_to_string(starts).unwrap(), "begun\n");
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
+    private.witness.settles(&private.cluster, SOON);
+}
+
+#[test]
 fn a_task_holds_what_it_has_until_a_container_that_was_forgotten_has_ended() {
     let (mut private, slow) = forgetful();
     let (id, _) = begun_and_forgotten(&mut private, &slow, "sleep 1000");

@@ -12,7 +12,7 @@ use super::box_file::{BEGUN, BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT
 use super::protocol::{STDERR, STDOUT};
 use crate::api::json;
 use crate::domain::raw_text;
-use crate::sys::init::Init;
+use crate::sys::init::{Attended, Init, RECALLED};
 use crate::sys::launch::{Launch, launch};
 use crate::sys::{clock, file};
 
@@ -32,11 +32,13 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
         init.attend(child, limit, GRACE)
     });
     let told = match ended {
-        Ok(ended) => ExitFile {
-            code: ended.gone.map(|gone| gone.code),
-            signal: ended.gone.and_then(|gone| gone.signal),
-            timed_out: ended.timed_out,
-            stopped: ended.stopped,
+        // It did not end by itself, and whoever has ended it has the word.
+        Ok(Attended { gone: None, .. }) => return RECALLED,
+        Ok(Attended { gone: Some(gone), timed_out, stopped }) => ExitFile {
+            code: Some(gone.code),
+            signal: gone.signal,
+            timed_out,
+            stopped,
             started_ms: Some(started),
             ended_ms: Some(clock::unix_ms()),
             fault: None,
