@@ -60,10 +60,13 @@ pub struct BoxFile {
     /// Command: TERM after so long, KILL after a grace.
     #[nserde(default)]
     pub time_limit_seconds: Option<u64>,
+    /// Command: it is begun by whoever takes its [`TICKET`], and by nobody else. False: a box of an older version, which has none.
+    #[nserde(default)]
+    pub has_ticket: bool,
 }
 
-/// In `OUT`: there once a command has been begun.
-pub const BEGUN: &str = "begun";
+/// In `OUT`: there as long as nobody has begun the command.
+pub const TICKET: &str = "ticket";
 
 /// In `OUT`: how a command ended, an [`ExitFile`].
 pub const EXIT: &str = "exit.json";

@@ -166,16 +166,21 @@ impl Work {
         }
     }
 
-    /// Makes the record's folders, and writes the box.
+    /// Makes the record's folders, and writes the box; and the ticket to begin it, as long as Docker was told nothing of this attempt:
+    /// nobody can have taken it then.
     pub(super) fn write_box(&mut self, content: &BoxFile) -> Result<(), Halt> {
         let folder = self.node.records.folder(self.record.task, self.record.attempt);
         let path = folder.join("box").join(box_file::FILE);
         let text = json::encode(content);
+        let ticket = (content.has_ticket && !self.record.launched).then(|| folder.join("out").join(box_file::TICKET));
         self.with_room(|_| {
             file::make_dir(&folder, 0o700)?;
             file::make_dir(&folder.join("box"), 0o700)?;
             file::make_dir(&folder.join("out"), 0o700)?;
             recall::make(&folder.join("box").join(box_file::RECALL))?;
+            if let Some(ticket) = &ticket {
+                file::write_atomic(ticket, b"", 0o600)?;
+            }
             file::write_atomic(&path, text.as_bytes(), 0o600)
         })
     }
