@@ -107,13 +107,13 @@ impl Work {
 
     /// Its box, if one was written.
     fn kept_box(&self) -> Option<BoxFile> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let folder = self.folder();
         let text = file::read_foreign(&folder.join("box").join(box_file::FILE), LARGEST_BOX).ok()?;
         json::decode(&text).ok()
     }
 
     fn exit_file(&self) -> Option<ExitFile> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let folder = self.folder();
         let text = file::read_foreign(&folder.join("out").join(box_file::EXIT), LARGEST_EXIT).ok()?;
         match json::decode::<ExitFile>(&text) {
             Ok(told) => Some(told),

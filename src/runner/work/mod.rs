@@ -12,6 +12,7 @@ mod stop;
 mod vps;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -26,9 +27,9 @@ use super::node::Node;
 use super::order::Order;
 use super::output::{Outputs, Totals};
 use super::record::{Outcome, Phase, Record};
-use super::supervise::box_file::{RECALL, RECALL_LIMIT};
+use super::supervise::box_file::{RECALL, RECALL_LIMIT, TICKET};
 use crate::sys::shutdown::Stop;
-use crate::sys::{clock, recall, thread};
+use crate::sys::{clock, file, recall, thread};
 use crate::warning;
 
 /// What is to be done with one task.
@@ -142,6 +143,11 @@ impl Work {
         }
     }
 
+    /// Where its record is, and what its container reads and writes.
+    fn folder(&self) -> PathBuf {
+        self.node.records.folder(self.record.task, self.record.attempt)
+    }
+
     /// What it does, or what is missing while it runs.
     fn say(&mut self, text: &str) {
         match self.record.phase {
@@ -153,8 +159,7 @@ impl Work {
 
     /// Ends what lives of its container though Docker has lost sight of that: see [`recall`]. True if something did.
     fn recall(&self) -> io::Result<bool> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
-        let has_lived = recall::end(&folder.join("box").join(RECALL), RECALL_LIMIT)?;
+        let has_lived = recall::end(&self.folder().join("box").join(RECALL), RECALL_LIMIT)?;
         if has_lived {
             warning!("task {}: Docker had lost sight of a container of it, which was ended", self.record.task);
         }
@@ -183,9 +188,15 @@ impl Work {
         }
     }
 
-    /// It is over: nothing of it lives. Until that is so, nothing is told and nothing let go. Where something else is wanted meanwhile,
+    /// It is over: nothing of it lives, nor begins any more (a `docker run` of a Runner that is dead may still be on its way). Until that is so, nothing is told and nothing let go. Where something else is wanted meanwhile,
     /// all stays as it was: whoever looks at it next comes here again.
     fn end(&mut self, outcome: Outcome) -> Next {
+        if self.record.is_command()
+            && let Err(fault) = file::take(&self.folder().join("out").join(TICKET))
+        {
+            warning!("task {}: a container of it that comes too late could begin it: {fault}", self.record.task);
+        }
+        // In this order: what has begun it meanwhile is there to be ended.
         if self.outlive().is_err() {
             return Next::LookAgain;
         }
@@ -256,6 +267,8 @@ impl Work {
                 Ok(()) => return Ok(()),
                 Err(fault) => {
                     warning!("task {}: its container cannot be removed yet: {fault}", self.record.task);
+                    // Because something lives there of which Docker knows nothing?
+                    let _still = self.recall();
                     if self.cancel.wait(backoff.wait()) {
                         return Err(Cancelled);
                     }

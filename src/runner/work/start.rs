@@ -169,7 +169,7 @@ impl Work {
     /// Makes the record's folders, and writes the box; and the ticket to begin it, as long as Docker was told nothing of this attempt:
     /// nobody can have taken it then.
     pub(super) fn write_box(&mut self, content: &BoxFile) -> Result<(), Halt> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let folder = self.folder();
         let path = folder.join("box").join(box_file::FILE);
         let text = json::encode(content);
         let ticket = (content.has_ticket && !self.record.launched).then(|| folder.join("out").join(box_file::TICKET));

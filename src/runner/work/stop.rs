@@ -27,6 +27,8 @@ impl Work {
         // Docker was never told of it: there is nothing to stop, whether Docker answers or not.
         if self.record.launched {
             self.end_container();
+            // What Docker has lost sight of would stand in the way of the removal, or outlive it. The end waits for it, if need be.
+            let _still = self.recall();
             if self.remove(Self::quietly).is_err() {
                 return Next::NotAtOnce;
             }
