@@ -1,6 +1,7 @@
 //! `kill -9` of Host and Runner in each phase of a VPS: after the restart the task ends in its true state, exactly one container
 //! exists for a live VPS, and none for a dead one.
 
+use hakuriver::sys::recall;
 use nix::sys::signal::Signal;
 
 use crate::env::{Cluster, SOON, Settings};
@@ -259,6 +260,15 @@ fn a_runner_that_lost_its_state_directory_finds_its_containers_again() {
     });
     let record = cluster.await_status(&id, "running");
     assert_eq!((record.host_keys, record.attempt), (keys, 1));
+    // It can be ended without Docker, as any other.
+    let of_box = mounts.lines().find(|path| path.ends_with("/box")).expect("it has one");
+    let pid = || docker(&["inspect", "--format", "{{.State.Pid}}", &container]);
+    let first = pid();
+    assert!(recall::end(&std::path::Path::new(of_box).join("recall"), SOON).expect("it obeys"), "nobody listened");
+    wait::until("it is started again", SOON, || {
+        let now = pid();
+        if now != first && now != "0" { Ok(()) } else { Err(now) }
+    });
     cluster.cli(&["vps", "kill", &id]).ok();
     cluster.await_status(&id, "killed");
     cluster.await_no_container(&id);

@@ -279,6 +279,62 @@ fn a_command_that_a_dead_daemon_has_started_and_forgotten_is_killed_as_any_other
 }
 
 #[test]
+fn the_end_of_a_command_that_was_forgotten_is_its_own_while_it_leaves_others_behind() {
+    let (mut private, slow) = forgetful();
+    // These do not obey, so its container lives for some seconds more.
+    let (id, starts) = begun_and_forgotten(&mut private, &slow, "trap '' TERM; sleep 1000 & exit 3");
+    private.daemon.start();
+    let record = private.cluster.await_end(&id);
+    assert_eq!(fs::read_to_string(starts).unwrap(), "begun\n");
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
+    private.witness.settles(&private.cluster, SOON);
+}
+
+#[test]
+fn a_task_holds_what_it_has_until_a_container_that_was_forgotten_has_ended() {
+    let (mut private, slow) = forgetful();
+    let (id, _) = begun_and_forgotten(&mut private, &slow, "sleep 1000");
+    let lost = Pid::from_raw(private.daemon.firsts()[0]);
+    // It neither hears nor ends.
+    kill(lost, Signal::SIGSTOP).unwrap();
+    let cluster = &private.cluster;
+    cluster.cli(&["task", "kill", &id]).ok();
+    private.witness.killed(&id);
+    private.daemon.start();
+    // Longer than the Runner waits for an answer of that container's.
+    wait::holds_for("it is not called killed, and its core is held", Duration::from_secs(25), || {
+        let (record, cores) = (cluster.status(&id), cluster.nodes()[0].cores_in_use);
+        let holds = record.want == "stop" && record.status != "killed" && cores == 1;
+        if holds { Ok(()) } else { Err(format!("{} {} {cores}", record.want, record.status)) }
+    });
+    kill(lost, Signal::SIGCONT).unwrap();
+    cluster.await_status(&id, "killed");
+    assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
+    wait::until_true("its core is free", SOON, || (cluster.nodes()[0].cores_in_use == 0, "in use".to_owned()));
+    private.witness.settles(cluster, SOON);
+}
+
+#[test]
+fn a_task_is_not_started_beside_a_container_that_was_forgotten() {
+    let (mut private, slow) = forgetful();
+    let (id, starts) = begun_and_forgotten(&mut private, &slow, "sleep 1000");
+    let lost = Pid::from_raw(private.daemon.firsts()[0]);
+    kill(lost, Signal::SIGSTOP).unwrap();
+    private.daemon.start();
+    let cluster = &private.cluster;
+    wait::until("it says what it waits for", SOON, || {
+        let record = cluster.status(&id);
+        let says = record.reason.as_deref().is_some_and(|reason| reason.contains("an earlier container of it to end"));
+        if says && record.status == "assigning" { Ok(()) } else { Err(format!("{record:?}")) }
+    });
+    kill(lost, Signal::SIGCONT).unwrap();
+    let record = cluster.await_end(&id);
+    assert_eq!(fs::read_to_string(starts).unwrap(), "begun\n");
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", None), "{record:?}");
+    private.witness.settles(cluster, SOON);
+}
+
+#[test]
 fn a_vps_that_a_dead_daemon_has_started_and_forgotten_is_there_once() {
     let (mut private, slow) = forgetful();
     slow.hold();
@@ -297,5 +353,40 @@ fn a_vps_that_a_dead_daemon_has_started_and_forgotten_is_there_once() {
     private.cluster.cli(&["vps", "kill", &id]).ok();
     private.witness.killed(&id);
     private.witness.settles(&private.cluster, SOON);
+    assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
+}
+
+#[test]
+fn a_vps_that_a_dead_daemon_has_started_again_and_forgotten_is_started_once_more() {
+    let (mut private, slow) = forgetful();
+    let id = private.cluster.submit(&[]);
+    let before = private.cluster.status(&id);
+    let containers = private.containers();
+    private.daemon.stop(Signal::SIGKILL);
+    slow.hold();
+    // It finds the container alive, and stops it; the Runner has it started.
+    private.daemon.start();
+    slow.await_start(SOON);
+    let lost = private.daemon.firsts();
+    assert_eq!(lost.len(), 1, "the container lives: {lost:?}");
+    private.daemon.stop(Signal::SIGKILL);
+    slow.release();
+    private.daemon.start();
+    let cluster = &private.cluster;
+    wait::until("another process 1 runs, and no other", SOON, || {
+        let firsts = private.daemon.firsts();
+        let record = cluster.status(&id);
+        if firsts.len() == 1 && firsts != lost && record.status == "running" && record.reason.is_none() {
+            return Ok(());
+        }
+        Err(format!("{firsts:?} after {lost:?}; {record:?}"))
+    });
+    await_ssh(cluster, &id);
+    let after = cluster.await_status(&id, "running");
+    assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
+    assert_eq!(private.containers(), containers, "the same container");
+    cluster.cli(&["vps", "kill", &id]).ok();
+    private.witness.killed(&id);
+    private.witness.settles(cluster, SOON);
     assert_eq!(private.daemon.firsts(), Vec::<i32>::new(), "nothing lives");
 }

@@ -208,3 +208,33 @@ fn a_runner_killed_before_docker_heard_of_it_starts_it_once() {
 fn a_runner_killed_before_it_heard_of_docker_starts_it_once() {
     killed_at("after-run");
 }
+
+#[test]
+fn a_call_of_a_dead_runner_that_comes_after_the_end_begins_nothing() {
+    let scratch = scratch();
+    let gate = Gate::new(&scratch.dir);
+    let mut cluster = cluster(Settings { docker_command: Some(gate.program()), ..Settings::default() });
+    gate.close(&["run", "stop"]);
+    let id = cluster.task(&["--container", "bare"], &["sh", "-c", "echo once >>/shared/runs"]);
+    gate.await_one(&["run"]);
+    cluster.kill9("runner-a");
+    cluster.cli(&["task", "kill", &id]).ok();
+    cluster.spawn_runner("a");
+    gate.await_one(&["stop"]);
+    // Nobody hears of the end, so the Runner keeps what it has of the task.
+    cluster.kill9("host");
+    gate.open_one("stop");
+    wait::until_true("the task has ended", SOON, || {
+        let log = cluster.log("runner-a");
+        (log.contains(&format!("task {id} was stopped")), log)
+    });
+    gate.open_one("run");
+    wait::until_true("its container has come too late", SOON, || {
+        let log = cluster.log("runner-a");
+        (log.contains("made too late"), log)
+    });
+    assert!(!cluster.dir.join("shared/shared_data/runs").exists(), "it has run");
+    cluster.start_host();
+    cluster.await_status(&id, "killed");
+    cluster.await_no_container(&id);
+}

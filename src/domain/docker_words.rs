@@ -11,6 +11,8 @@ pub enum Complaint {
     PortTaken,
     /// Another container has that name.
     NameTaken,
+    /// containerd has not let go of an earlier run of that container.
+    NotLetGo,
     /// It is not running, or it is; or already as it should be: look again.
     WrongState,
     Other,
@@ -35,6 +37,8 @@ pub fn complaint(stderr: &str) -> Complaint {
         Complaint::PortTaken
     } else if has("is already in use by") {
         Complaint::NameTaken
+    } else if has("id already in use") || has(": already exists") {
+        Complaint::NotLetGo
     } else if has("is not running")
         || has("is not paused")
         || has("is already paused")
@@ -93,6 +97,8 @@ mod tests {
                 "docker: Error response from daemon: Conflict. The container name \"/hakuriver-vps-42\" is already in use by container \"b78b\". You have to remove (or rename) that container to be able to reuse that name.",
                 Complaint::NameTaken,
             ),
+            ("Error response from daemon: id already in use", Complaint::NotLetGo),
+            ("Error response from daemon: task 4706: already exists: unknown", Complaint::NotLetGo),
             ("Error response from daemon: Container 4706 is already paused", Complaint::WrongState),
             ("Error response from daemon: Container 4706 is not paused", Complaint::WrongState),
             ("Error response from daemon: Container 4706 is not running", Complaint::WrongState),

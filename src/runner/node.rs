@@ -17,12 +17,13 @@ use super::inventory::gpu::Watch;
 use super::on_node::Account;
 use super::record::{Record, Records};
 use super::storage;
+use super::supervise::box_file::RECALL;
 use crate::config::Config;
 use crate::domain::ids::{GpuId, NumaId};
 use crate::domain::node::Inventory;
 use crate::sys::looks::Looks;
 use crate::sys::shutdown::Stop;
-use crate::sys::{file, process};
+use crate::sys::{file, process, recall};
 
 /// This node.
 pub struct Node {
@@ -179,6 +180,9 @@ impl Node {
         let folder = self.records.folder(record.task, record.attempt);
         file::make_dir(&folder.join("box"), 0o700)?;
         file::make_dir(&folder.join("out"), 0o700)?;
+        let pipe = folder.join("box").join(RECALL);
+        recall::make(&pipe)
+            .map_err(|fault| io::Error::new(fault.kind(), format!("cannot make {}: {fault}", pipe.display())))?;
         let binary = Path::new(&record.binary);
         // Of another version, most likely; any version can do this.
         if binary.parent() == self.binary.parent() && !binary.exists() {

@@ -2,15 +2,11 @@
 
 use super::executor::docker_parse::ContainerExit;
 use super::record::{Ending, Outcome};
-use super::supervise::box_file::{ExitFile, NOT_RUN, WORD};
+use super::supervise::box_file::{ExitFile, NOT_RUN, UNSEEN, UNUSABLE, WORD};
 use super::supervise::protocol::End;
 
 /// What a container may say of itself, in characters.
 const LONGEST_FAULT: usize = 1_000;
-
-/// Docker's code for an end that it has not seen (containerd's `UnknownExitStatus`). A command may end with it too; then our
-/// supervisor in the container has written so.
-const UNSEEN: i32 = 255;
 
 /// How a command in a container ended: as Docker saw it, and what our supervisor in the container has written of it (None:
 /// nothing that can be read). That file could be the task's own work; so it only explains what Docker saw, which the
@@ -43,7 +39,10 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         Some(ExitFile { code: Some(code), signal, timed_out, .. }) if exit.code == UNSEEN => {
             End { code: Some(*code), signal: signal_of(*signal, *code), timed_out: *timed_out, ..seen }
         }
-        None if exit.code == UNSEEN => End {
+        Some(ExitFile { fault: Some(fault), .. }) if exit.code == UNSEEN => {
+            End { code: Some(NOT_RUN), fault: Some(one_line(fault)), ..seen }
+        }
+        _ if exit.code == UNSEEN => End {
             fault: Some("result unknown: Docker did not see how its container ended".to_owned()),
             ..End::default()
         },
@@ -57,8 +56,20 @@ fn signal_of(told: Option<i32>, code: i32) -> Option<i32> {
 }
 
 /// What is to be made of an end with [`UNUSABLE`] of which the container has written nothing: our own supervisor's, which says so in
-/// the last of these `lines`, and then the command never ran and this is no code of its; or the command's own.
-pub fn without_record(end: End, lines: &str) -> End {
+/// the last of these `lines`, and then the command never ran and this is no code of its; or the command's own. Where the lines cannot
+/// be had (Err: why), it could be either.
+pub fn without_record(end: End, lines: Result<&str, &str>) -> End {
+    let lines = match lines {
+        Ok(lines) => lines,
+        Err(fault) => {
+            let text = format!(
+                "result unknown: its container ended with exit code {UNUSABLE}, which is the command's own, or says that the \
+                 command could not be run; and its log cannot be read: {}",
+                one_line(fault)
+            );
+            return End { fault: Some(text), ..End::default() };
+        }
+    };
     if !lines.lines().next_back().is_some_and(|line| line.starts_with(WORD)) {
         return end;
     }
@@ -139,7 +150,7 @@ mod tests {
             (exit(143, false), Some(stopped.clone()), false, end(143, Some(15))),
             (exit(127, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
             // What it says is not what happened.
-            (exit(0, false), Some(not_run), false, end(0, None)),
+            (exit(0, false), Some(not_run.clone()), false, end(0, None)),
             (exit(3, false), Some(told(0, None)), false, end(3, None)),
             (exit(137, false), Some(told(0, None)), false, end(137, Some(9))),
             // Killed together with its supervisor.
@@ -157,6 +168,8 @@ mod tests {
             (exit(255, false), Some(told(128, Some(0))), false, end(128, None)),
             (exit(128, false), Some(told(128, Some(0))), false, end(128, None)),
             (exit(255, false), None, false, unseen()),
+            (exit(255, false), Some(ExitFile::default()), false, unseen()),
+            (exit(255, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
         ] {
             assert_eq!(end_of(&exit, told.as_ref(), restarted), expected, "{exit:?} {told:?} {restarted}");
         }
@@ -168,12 +181,16 @@ mod tests {
     #[test]
     fn a_code_of_our_own_supervisor_is_no_result_of_the_command() {
         let end = || End { code: Some(78), ..End::default() };
-        let never = without_record(end(), "noise\nhakuriver: cannot read /.hakuriver/task/task.json: gone");
+        let never = without_record(end(), Ok("noise\nhakuriver: cannot read /.hakuriver/task/task.json: gone"));
         assert_eq!(never.code, None);
         assert!(never.fault.as_ref().is_some_and(|fault| fault.contains("task.json: gone")), "{never:?}");
         for lines in ["", "hakuriver: a warning\nits own last line", "not hakuriver: x"] {
-            assert_eq!(without_record(end(), lines), end(), "{lines:?}");
+            assert_eq!(without_record(end(), Ok(lines)), end(), "{lines:?}");
         }
+        let either = without_record(end(), Err("no such log"));
+        assert_eq!(either.code, None);
+        let says = |text: &str| either.fault.as_ref().is_some_and(|fault| fault.contains(text));
+        assert!(says("result unknown") && says("78") && says("no such log"), "{either:?}");
     }
 
     #[test]

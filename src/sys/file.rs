@@ -91,6 +91,20 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file, and makes that durable, which needs no room: true if it was there.
+///
+/// # Errors
+/// The io error, with the path in its message. Whether it is there is not known then.
+pub fn take(path: &Path) -> io::Result<bool> {
+    let removal = step("remove", || file_name(path));
+    match fs::remove_file(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(false),
+        removed => removed.map_err(|fault| at("remove", path, &fault))?,
+    }
+    drop(removal);
+    sync_dir(path.parent().unwrap_or(Path::new("."))).map(|()| true)
+}
+
 /// Copies a program so that a crash leaves a whole one or none: executable for all, synced and renamed.
 ///
 /// # Errors

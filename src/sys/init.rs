@@ -23,13 +23,13 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long who was killed takes to be gone, before it is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Our exit status when the container was recalled: that of one that is killed.
-const RECALLED: i32 = 128 + libc::SIGKILL;
+pub const RECALLED: i32 = 128 + libc::SIGKILL;
 
 /// The role of process 1. One a process.
 #[derive(Debug)]
 pub struct Init {
     signals: SignalFd,
-    /// Readable: all that is here has to go at once, and we after it.
+    /// Where we are [told](recall) that all that is here has to go at once, and we after it.
     recall: Option<File>,
     /// False under an init of Docker's: then all that is not our child is none of our business.
     first: bool,
@@ -49,11 +49,20 @@ pub enum Ended {
 /// How a container's program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attended {
-    /// Always there when [`Init::attend`] returns.
+    /// None: it had not ended by then, and was [ended](recall) with all that was here.
     pub gone: Option<Gone>,
     pub timed_out: bool,
     /// We were asked to end before it did.
     pub stopped: bool,
+}
+
+/// What process 1 waits for.
+enum Heard {
+    Signal(Signal),
+    /// The time has come.
+    Time,
+    /// All has to go at once.
+    Recall,
 }
 
 impl Init {
@@ -72,9 +81,20 @@ impl Init {
         Ok(Self { signals, recall: None, first: getpid() == Pid::from_raw(1) })
     }
 
-    /// Whoever writes to this pipe ends us, and all that is in the container: see [`recall`].
+    /// Whoever comes to this pipe ends us, and all that is in the container: see [`recall`].
     pub fn heed(&mut self, pipe: File) {
         self.recall = Some(pipe);
+    }
+
+    /// Whether we are asked to end, before anything was started.
+    pub fn is_asked_to_end(&self) -> bool {
+        loop {
+            match self.hear(Some(Instant::now())) {
+                Heard::Signal(signal) if !ENDING.contains(&signal) => {}
+                Heard::Signal(_) | Heard::Recall => return true,
+                Heard::Time => return false,
+            }
+        }
     }
 
     /// Runs a program that others depend on, and returns when it has ended, with what it left behind. Its output goes to our
@@ -115,18 +135,19 @@ impl Init {
                 Some(code) if alone || !self.first => return Ok(Ended::Stopped(code)),
                 _ => {}
             }
-            match self.next_signal(end) {
-                Some(Signal::SIGCHLD) => {}
-                Some(signal) if ENDING.contains(&signal) => {
+            match self.hear(end) {
+                Heard::Signal(Signal::SIGCHLD) => {}
+                Heard::Signal(signal) if ENDING.contains(&signal) => {
                     stopping = true;
                     self.tell_all(child, Signal::SIGTERM);
                     // Who is stopped (Ctrl-Z) sees the other signal only then.
                     self.tell_all(child, Signal::SIGCONT);
                 }
-                Some(signal) => {
+                Heard::Signal(signal) => {
                     let _gone = kill(child, signal);
                 }
-                None => {
+                Heard::Recall => self.vanish(),
+                Heard::Time => {
                     timed_out = true;
                     end = None;
                     self.tell_all(child, Signal::SIGKILL);
@@ -137,7 +158,7 @@ impl Init {
 
     /// Waits for a program that was started (see [`super::launch`]), whose end is that of the container: when we are asked to
     /// end, or its `limit` is over, all in the container gets TERM, and KILL after `grace`. Nothing of it lives when this returns
-    /// (where we are process 1).
+    /// (where we are process 1). Whoever recalls us waits until this process ends.
     pub fn attend(&self, child: u32, limit: Option<Duration>, grace: Duration) -> Attended {
         let child = Pid::from_raw(libc::pid_t::try_from(child).expect("a process id is a positive pid_t"));
         let mut limit = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -161,9 +182,9 @@ impl Init {
                 limit = None;
             }
             let next = [limit, kill_at].into_iter().flatten().min();
-            match self.next_signal(next) {
-                Some(Signal::SIGCHLD) => {}
-                Some(signal) if ENDING.contains(&signal) => {
+            match self.hear(next) {
+                Heard::Signal(Signal::SIGCHLD) => {}
+                Heard::Signal(signal) if ENDING.contains(&signal) => {
                     if !attended.stopped {
                         attended.stopped = attended.gone.is_none();
                         let at = Instant::now() + grace;
@@ -171,10 +192,15 @@ impl Init {
                         self.ask_all(child);
                     }
                 }
-                Some(signal) => {
+                Heard::Signal(signal) => {
                     let _gone = kill(child, signal);
                 }
-                None => {
+                Heard::Recall => {
+                    // Whoever ends from here on does so by our hand.
+                    self.clear();
+                    return attended;
+                }
+                Heard::Time => {
                     let now = Instant::now();
                     if limit.is_some_and(|limit| limit <= now) {
                         limit = None;
@@ -196,8 +222,10 @@ impl Init {
     pub fn idle(&self) {
         loop {
             bury(|_, _| {});
-            if self.next_signal(None).is_some_and(|signal| ENDING.contains(&signal)) {
-                return self.farewell();
+            match self.hear(None) {
+                Heard::Signal(signal) if ENDING.contains(&signal) => return self.farewell(),
+                Heard::Recall => self.vanish(),
+                Heard::Signal(_) | Heard::Time => {}
             }
         }
     }
@@ -219,7 +247,13 @@ impl Init {
         }
         let _none = kill(Pid::from_raw(-1), Signal::SIGTERM);
         let _none = kill(Pid::from_raw(-1), Signal::SIGCONT);
-        while !bury(|_, _| {}) && self.next_signal(Some(end)).is_some() {}
+        while !bury(|_, _| {}) {
+            match self.hear(Some(end)) {
+                Heard::Signal(_) => {}
+                Heard::Recall => self.vanish(),
+                Heard::Time => return,
+            }
+        }
     }
 
     /// To everything in the container but ourselves; where we are not process 1, to the child alone.
@@ -227,47 +261,48 @@ impl Init {
         let _gone = kill(if self.first { Pid::from_raw(-1) } else { child }, signal);
     }
 
-    /// None: `end` has come.
-    fn next_signal(&self, end: Option<Instant>) -> Option<Signal> {
+    fn hear(&self, end: Option<Instant>) -> Heard {
         loop {
+            // First of all: signals may come without a pause.
+            if self.recall.as_ref().is_some_and(recall::is_called) {
+                return Heard::Recall;
+            }
             match self.signals.read_signal() {
                 Ok(Some(info)) => {
                     let number = i32::try_from(info.ssi_signo).expect("signal numbers are below 65");
-                    return Some(Signal::try_from(number).expect("it is one of those that are blocked"));
+                    return Heard::Signal(Signal::try_from(number).expect("it is one of those that are blocked"));
                 }
                 Ok(None) | Err(Errno::EINTR) => {}
                 Err(fault) => panic!("cannot read a signalfd: {fault}"),
             }
             if end.is_some_and(|end| Instant::now() >= end) {
-                return None;
+                return Heard::Time;
             }
             let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
-            let Some(recall) = &self.recall else {
-                poll(&mut [signals], end);
-                continue;
-            };
-            let mut both = [signals, PollFd::new(recall.as_fd(), PollFlags::POLLIN)];
-            poll(&mut both, end);
-            if both[1].any() == Some(true) {
-                self.vanish(recall);
+            match &self.recall {
+                Some(recall) => poll(&mut [signals, recall::wait_for(recall)], end),
+                None => poll(&mut [signals], end),
             }
         }
     }
 
     /// Ends everything in the container and this process, which says nothing of how its program ended: it did not end by itself.
-    fn vanish(&self, pipe: &File) -> ! {
-        recall::drain(pipe);
+    fn vanish(&self) -> ! {
+        self.clear();
+        std::process::exit(RECALLED);
+    }
+
+    /// Ends everything in the container but this process; whoever recalls us waits until that has ended too.
+    fn clear(&self) {
+        self.recall.iter().for_each(recall::drain);
         eprintln!("hakuriver: this container was recalled by its node");
-        loop {
-            // Where we are not process 1, Docker's own init ends the rest after us.
-            let gone = !self.first || {
-                let _none = kill(Pid::from_raw(-1), Signal::SIGKILL);
-                bury(|_, _| {})
-            };
-            if gone {
-                std::process::exit(RECALLED);
+        // Where we are not process 1, Docker's own init ends the rest after us.
+        while self.first {
+            let _none = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            if bury(|_, _| {}) {
+                return;
             }
-            // Whoever reads this pipe lives until all else has ended; what was being born meanwhile is killed next time.
+            // What was being born meanwhile is killed next time.
             poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], Some(Instant::now() + AGAIN));
             while self.signals.read_signal().is_ok_and(|signal| signal.is_some()) {}
         }

@@ -1,8 +1,8 @@
 //! A named pipe by which process 1 of a container is reached without Docker.
 //!
 //! dockerd that dies between containerd's start of a container and its own record of it takes that container, when it is back, for
-//! one that never ran. What runs in it is then known to nobody, and no call of Docker's ends it. So process 1 reads this pipe, and
-//! ends the container when something is written there.
+//! one that never ran. What runs in it is then known to nobody, and no call of Docker's ends it. So process 1 watches this pipe, and
+//! ends the container when somebody opens it for writing, or writes there.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -18,6 +18,9 @@ use nix::sys::stat::Mode;
 use super::fault::{file_name, step};
 use super::shutdown::poll;
 
+/// So long until who does not end is told once more.
+const ROUND: Duration = Duration::from_millis(100);
+
 /// Makes the pipe, for us and for root alone. That it is there already is no error.
 ///
 /// # Errors
@@ -30,44 +33,59 @@ pub fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Ends whoever listens at it, and waits until it has: true if somebody did. That there is no pipe is no error.
+/// Ends whoever listens at it, however many they are, and waits until they have: true if somebody did. That there is no pipe is no
+/// error.
 ///
 /// # Errors
 /// The io error, without the path; `TimedOut`: after `limit` somebody still listens.
 pub fn end(path: &Path, limit: Duration) -> io::Result<bool> {
     let end = Instant::now() + limit;
-    // For writing, and without waiting: refused by the kernel where nobody listens.
-    let mut pipe = match open(path, OpenOptions::new().write(true)) {
-        Ok(pipe) => pipe,
-        Err(fault) if fault.kind() == ErrorKind::NotFound || fault.raw_os_error() == Some(libc::ENXIO) => {
-            return Ok(false);
-        }
-        Err(fault) => return Err(fault),
-    };
-    match pipe.write(b"!") {
-        // Full: it has been told often enough. Broken: it has ended just now.
-        Err(fault) if !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe) => return Err(fault),
-        _ => {}
-    }
+    let mut found = false;
     loop {
-        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
-        poll(&mut fds, Some(end));
-        if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
-            return Ok(true);
-        }
-        if Instant::now() >= end {
+        // For writing, and without waiting: refused by the kernel where nobody listens.
+        let pipe = match open(path, OpenOptions::new().write(true)) {
+            Ok(pipe) => pipe,
+            Err(fault) if fault.kind() == ErrorKind::NotFound || fault.raw_os_error() == Some(libc::ENXIO) => {
+                return Ok(found);
+            }
+            Err(fault) => return Err(fault),
+        };
+        if found && Instant::now() >= end {
             return Err(ErrorKind::TimedOut.into());
         }
+        found = true;
+        // Again in each round: somebody else may have read the last one. That we have come and gone nobody can take from those who
+        // listen as `listen` does.
+        match (&pipe).write(b"!") {
+            // Full: it has been told often enough. Broken: it has ended just now.
+            Err(fault) if !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe) => return Err(fault),
+            _ => {}
+        }
+        // Until the last of them has ended, or the round is over.
+        poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::empty())], Some(end.min(Instant::now() + ROUND)));
     }
 }
 
-/// Listens at it from now on: it is readable once somebody wants us to end.
+/// Listens at it from now on: it [`is_called`] once somebody wants us to end.
 ///
 /// # Errors
 /// The io error, without the path.
 pub fn listen(path: &Path) -> io::Result<File> {
-    // For both, so that it is not at its end whenever nobody writes.
-    open(path, OpenOptions::new().read(true).write(true))
+    // For reading alone: that a writer has come and gone since is then to be seen for good, whoever reads what was written. Linux does
+    // not take a pipe to be at its end for who has opened it without waiting, as long as no writer has come.
+    open(path, OpenOptions::new().read(true))
+}
+
+/// Whether somebody wants who listens there to end.
+pub(super) fn is_called(pipe: &File) -> bool {
+    let mut fds = [wait_for(pipe)];
+    poll(&mut fds, Some(Instant::now()));
+    fds[0].any() == Some(true)
+}
+
+/// For poll(2): ready once somebody wants who listens there to end. That it is at its end is told without being asked for.
+pub(super) fn wait_for(pipe: &File) -> PollFd<'_> {
+    PollFd::new(pipe.as_fd(), PollFlags::POLLIN)
 }
 
 /// Reads all that was written, so that it is not left for who listens next.
@@ -92,10 +110,21 @@ mod tests {
     use super::*;
     use std::thread;
 
+    const LIMIT: Duration = Duration::from_secs(20);
+
     fn folder(name: &str) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("hakuriver-recall-{name}-{}", crate::sys::random::hex(6)));
         std::fs::create_dir(&folder).expect("made");
         folder
+    }
+
+    /// Ends as process 1 does.
+    fn listener(path: &Path) -> thread::JoinHandle<()> {
+        let pipe = listen(path).expect("a pipe");
+        thread::spawn(move || {
+            poll(&mut [wait_for(&pipe)], None);
+            drain(&pipe);
+        })
     }
 
     #[test]
@@ -107,15 +136,53 @@ mod tests {
         make(&path).expect("it is there");
         assert!(!end(&path, Duration::ZERO).expect("nobody"), "nobody listens");
         let pipe = listen(&path).expect("a pipe");
+        assert!(!is_called(&pipe), "nobody has come");
         assert_eq!(end(&path, Duration::from_millis(20)).expect_err("it goes on").kind(), ErrorKind::TimedOut);
-        let listener = thread::spawn(move || {
-            poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], None);
-            drain(&pipe);
-            drop(pipe);
-        });
-        assert!(end(&path, Duration::from_secs(20)).expect("it ends"), "somebody listened");
+        assert!(is_called(&pipe), "somebody has");
+        drop(pipe);
+        let listener = listener(&path);
+        assert!(end(&path, LIMIT).expect("it ends"), "somebody listened");
         listener.join().expect("it ended");
         assert!(!end(&path, Duration::ZERO).expect("nobody"), "nobody listens any more");
+        // What was written is not left for who listens next.
+        assert!(!is_called(&listen(&path).expect("a pipe")), "nobody has come since");
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn all_who_listen_are_told_and_waited_for() {
+        let folder = folder("all");
+        let path = folder.join("recall");
+        make(&path).expect("made");
+        let listeners = [(); 3].map(|()| listener(&path));
+        assert!(end(&path, LIMIT).expect("they end"), "somebody listened");
+        for listener in listeners {
+            listener.join().expect("it ended");
+        }
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn what_somebody_else_has_read_is_heard_all_the_same() {
+        let folder = folder("stolen");
+        let path = folder.join("recall");
+        make(&path).expect("made");
+        let pipe = listen(&path).expect("a pipe");
+        let thief = listen(&path).expect("a pipe");
+        let both = [(); 2].map(|()| end(&path, Duration::ZERO).expect_err("it goes on").kind());
+        assert_eq!(both, [ErrorKind::TimedOut; 2]);
+        drain(&thief);
+        assert!(is_called(&pipe), "somebody has come");
+        // One of an older version listens for what is written, and has the pipe open for writing itself; it is told again and again.
+        let old = open(&path, OpenOptions::new().read(true).write(true)).expect("a pipe");
+        drop(pipe);
+        let teller = thread::spawn(move || end(&path, LIMIT));
+        for _ in 0..3 {
+            poll(&mut [PollFd::new(old.as_fd(), PollFlags::POLLIN)], None);
+            drain(&thief);
+        }
+        drop((old, thief));
+        assert!(teller.join().expect("it does not panic").expect("they have ended"), "somebody listened");
         std::fs::remove_dir_all(&folder).expect("removed");
     }
 

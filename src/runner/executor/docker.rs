@@ -210,15 +210,19 @@ impl Docker {
     /// The last lines of a container's output, of both streams; what came on stderr stands last. Empty if they cannot
     /// be had.
     pub fn last_lines(&self, container: &str, lines: u32) -> String {
-        match self.call(docker_args::last_lines(container, lines), QUICK) {
-            Ok(output) => {
-                let both = [output.stdout, output.stderr].concat();
-                let text = String::from_utf8_lossy(&both).into_owned();
-                let all: Vec<&str> = text.lines().collect();
-                all[all.len().saturating_sub(lines as usize)..].join("\n")
-            }
-            Err(_) => String::new(),
-        }
+        self.lines(container, lines).unwrap_or_default()
+    }
+
+    /// As [`Self::last_lines`].
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn lines(&self, container: &str, lines: u32) -> Result<String, DockerFault> {
+        let output = self.call(docker_args::last_lines(container, lines), QUICK)?;
+        let both = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&both).into_owned();
+        let all: Vec<&str> = text.lines().collect();
+        Ok(all[all.len().saturating_sub(lines as usize)..].join("\n"))
     }
 
     /// The id of an image, if the node has it.

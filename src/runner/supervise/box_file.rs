@@ -36,6 +36,10 @@ pub const WORD: &str = "hakuriver: ";
 /// What it ends with when the command of its container cannot be run, as a shell would.
 pub const NOT_RUN: i32 = 127;
 
+/// Docker's code for an end that it has not seen (containerd's `UnknownExitStatus`), and so that of a container which has no end of
+/// its own to tell. A command may end with it too; then our supervisor in the container has written so.
+pub const UNSEEN: i32 = 255;
+
 /// The content of `task.json`.
 #[derive(Clone, Default, DeJson, SerJson)]
 pub struct BoxFile {
@@ -56,10 +60,13 @@ pub struct BoxFile {
     /// Command: TERM after so long, KILL after a grace.
     #[nserde(default)]
     pub time_limit_seconds: Option<u64>,
+    /// Command: it is begun by whoever takes its [`TICKET`], and by nobody else. False: a box of an older version, which has none.
+    #[nserde(default)]
+    pub has_ticket: bool,
 }
 
-/// In `OUT`: there once a command has been begun.
-pub const BEGUN: &str = "begun";
+/// In `OUT`: there as long as nobody has begun the command.
+pub const TICKET: &str = "ticket";
 
 /// In `OUT`: how a command ended, an [`ExitFile`].
 pub const EXIT: &str = "exit.json";

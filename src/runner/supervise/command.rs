@@ -1,18 +1,18 @@
 //! A command in its container: its output goes to files of its own, and how it ended is written beside them.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::box_file::{BEGUN, BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, UNUSABLE, WORD};
+use super::box_file::{BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, TICKET, UNSEEN, WORD};
 use super::protocol::{STDERR, STDOUT};
 use crate::api::json;
 use crate::domain::raw_text;
-use crate::sys::init::Init;
+use crate::sys::init::{Attended, Init, RECALLED};
 use crate::sys::launch::{Launch, launch};
 use crate::sys::{clock, file};
 
@@ -23,20 +23,25 @@ const GRACE: Duration = Duration::from_secs(9);
 
 /// Runs the command to its end; the answer is the container's exit status.
 pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
-    if let Some(code) = begun_before(Path::new(OUT)) {
-        return code;
-    }
+    let begun = if task.has_ticket { begun_before(Path::new(OUT)) } else { Ok(None) };
     let started = clock::unix_ms();
-    let ended = start(task).map(|child| {
+    let child = match begun {
+        Ok(Some(code)) => return code,
+        Ok(None) => start(task),
+        Err(fault) => Err(fault),
+    };
+    let ended = child.map(|child| {
         let limit = task.time_limit_seconds.map(Duration::from_secs);
         init.attend(child, limit, GRACE)
     });
     let told = match ended {
-        Ok(ended) => ExitFile {
-            code: ended.gone.map(|gone| gone.code),
-            signal: ended.gone.and_then(|gone| gone.signal),
-            timed_out: ended.timed_out,
-            stopped: ended.stopped,
+        // It did not end by itself, and whoever has ended it has the word.
+        Ok(Attended { gone: None, .. }) => return RECALLED,
+        Ok(Attended { gone: Some(gone), timed_out, stopped }) => ExitFile {
+            code: Some(gone.code),
+            signal: gone.signal,
+            timed_out,
+            stopped,
             started_ms: Some(started),
             ended_ms: Some(clock::unix_ms()),
             fault: None,
@@ -57,18 +62,28 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
 }
 
 /// A command is begun once, also where Docker was killed while it started the container, took that for one that never ran, and was
-/// asked to start it again. The answer: what to end with, if it was begun before: as it ended then, if that was written.
-fn begun_before(out: &Path) -> Option<i32> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(out.join(BEGUN)) {
-        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => {}
-        // Where there is no room for it, or nothing is left of the folder, the command is not kept from running.
-        Ok(_) | Err(_) => return None,
+/// asked to start it again: who begins it takes its ticket first, and that is on disk before anything of it runs. It was made when
+/// there was room for it; nothing has to be written here, so a full disk lets no second one through.
+///
+/// The answer: what to end with, if it was begun before: as it ended then, if that was written, so that the Runner finds in this end
+/// and in what was written what it would have found in the first one's.
+fn begun_before(out: &Path) -> Result<Option<i32>, String> {
+    match file::take(&out.join(TICKET)) {
+        Ok(true) => return Ok(None),
+        // The node has lost its records. There is no place for its output either, so the start says what is wrong.
+        Ok(false) if fs::metadata(out).map_or(0, |out| out.nlink()) == 0 => return Ok(None),
+        Ok(false) => {}
+        Err(fault) => return Err(fault.to_string()),
     }
     let text = file::read_foreign(&out.join(EXIT), LARGEST_EXIT).ok();
     let told = text.and_then(|text| json::decode::<ExitFile>(&text).ok());
-    Some(told.and_then(|told| told.code).unwrap_or_else(|| {
-        eprintln!("{WORD}result unknown: it was begun before, and Docker lost sight of that");
-        UNUSABLE
+    Ok(Some(match told {
+        Some(ExitFile { code: Some(code), .. }) => code,
+        Some(ExitFile { fault: Some(_), .. }) => NOT_RUN,
+        _ => {
+            eprintln!("{WORD}result unknown: it was begun before, and Docker lost sight of that");
+            UNSEEN
+        }
     }))
 }
 
@@ -180,17 +195,61 @@ fn bytes(text: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::executor::docker_parse::ContainerExit;
+    use crate::runner::outcome::end_of;
+    use crate::runner::supervise::protocol::End;
 
     #[test]
-    fn a_command_is_begun_once_and_its_end_is_the_first_ones() {
+    fn a_command_is_begun_by_who_takes_its_ticket() {
         let scratch = file::Scratch::new();
         let out = scratch.path();
-        assert_eq!(begun_before(&out.join("gone")), None, "without a folder it runs");
-        assert_eq!(begun_before(out), None, "the first time");
-        assert_eq!(begun_before(out), Some(UNUSABLE), "how that ended is not known");
-        for (text, code) in [(r#"{"code":7,"signal":null,"timed_out":false,"stopped":false}"#, 7), ("odd", UNUSABLE)] {
-            fs::write(out.join(EXIT), text).expect("written");
-            assert_eq!(begun_before(out), Some(code), "{text}");
+        assert_eq!(begun_before(&out.join("gone")), Ok(None), "without a folder nothing can be said of it");
+        assert_eq!(begun_before(out), Ok(Some(UNSEEN)), "no ticket is left");
+        let ticket = out.join(TICKET);
+        fs::write(&ticket, "").expect("written");
+        assert_eq!(begun_before(out), Ok(None), "the first one");
+        assert!(!ticket.exists());
+        assert_eq!(begun_before(out), Ok(Some(UNSEEN)), "how that ended is not known");
+        // What cannot be taken begins nothing.
+        fs::create_dir(&ticket).expect("made");
+        assert!(begun_before(out).is_err_and(|fault| fault.contains("ticket")));
+    }
+
+    #[test]
+    fn a_box_of_an_older_version_has_no_ticket() {
+        let old = r#"{"kind":"command","task_id":"1","keys":[],"host_key_seed":"","argv":["true"],"env":[]}"#;
+        let task: BoxFile = json::decode(old.as_bytes()).expect("a box");
+        assert!(!task.has_ticket);
+    }
+
+    /// What the Runner makes of a container that ends because an earlier one has begun the command.
+    #[test]
+    fn what_a_command_came_to_is_told_by_the_container_that_comes_too_late() {
+        let end =
+            |code, signal, fault: Option<&str>| End { code, signal, fault: fault.map(str::to_owned), ..End::default() };
+        let unseen = "result unknown: Docker did not see how its container ended";
+        for (text, expected) in [
+            (None, end(None, None, Some(unseen))),
+            (Some("odd"), end(None, None, Some(unseen))),
+            (Some(r#"{"code":null,"timed_out":false}"#), end(None, None, Some(unseen))),
+            (Some(r#"{"code":7,"timed_out":false}"#), end(Some(7), None, None)),
+            (Some(r#"{"code":78,"timed_out":false}"#), end(Some(78), None, None)),
+            (Some(r#"{"code":255,"timed_out":false}"#), end(Some(255), None, None)),
+            (Some(r#"{"code":137,"signal":9,"timed_out":false}"#), end(Some(137), Some(9), None)),
+            (
+                Some(r#"{"code":null,"timed_out":false,"fault":"cannot run 'x': no"}"#),
+                end(Some(NOT_RUN), None, Some("cannot run 'x': no")),
+            ),
+        ] {
+            let scratch = file::Scratch::new();
+            let out = scratch.path();
+            if let Some(text) = text {
+                fs::write(out.join(EXIT), text).expect("written");
+            }
+            let code = begun_before(out).expect("it is known").expect("it was begun");
+            let exit = ContainerExit { code, oom: false, finished_at: None };
+            let told = text.and_then(|text| json::decode::<ExitFile>(text.as_bytes()).ok());
+            assert_eq!(end_of(&exit, told.as_ref(), false), expected, "{text:?}");
         }
     }
 

@@ -6,15 +6,20 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use super::box_file::{BOX, BoxFile, FILE, RECALL, RECALL_LIMIT, UNUSABLE, WORD};
+use super::box_file::{BOX, BoxFile, FILE, RECALL, UNUSABLE, WORD};
 use super::{command, sshd, vps};
 use crate::api::json;
 use crate::sys::init::Init;
-use crate::sys::{file, recall};
+use crate::sys::{file, process, recall};
 
 /// A submission has 16 MiB at most, and JSON may double it.
 const LARGEST_BOX: usize = 32 << 20;
+/// How long an earlier container is waited for until we look whether we are asked to end.
+const AGAIN: Duration = Duration::from_secs(1);
+/// 128+n, for the signal that asks for it.
+const ASKED_TO_END: i32 = 128 + process::SIGTERM;
 
 /// Does what `/.hakuriver/task/task.json` says; returns the exit status for the container.
 pub fn main() -> i32 {
@@ -23,13 +28,11 @@ pub fn main() -> i32 {
         Ok(init) => init,
         Err(fault) => return unusable(&format!("cannot take over the signals: {fault}")),
     };
-    match succeed(&Path::new(BOX).join(RECALL)) {
-        Ok(pipe) => init.heed(pipe),
+    match succeed(&init, &Path::new(BOX).join(RECALL)) {
+        Ok(Some(pipe)) => init.heed(pipe),
+        Ok(None) => return ASKED_TO_END,
         // Of an older version; or the node has lost its records.
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-        Err(fault) if fault.kind() == io::ErrorKind::TimedOut => {
-            return unusable("an earlier container of this task does not end, and Docker has lost sight of it");
-        }
         Err(fault) => eprintln!("hakuriver: cannot be recalled: {fault}"),
     }
     match read_box(&Path::new(BOX).join(FILE)).or_else(kept) {
@@ -43,12 +46,24 @@ pub fn main() -> i32 {
     }
 }
 
-/// The one container of this task: another that Docker has lost sight of is ended. The answer is where we are told the same.
-fn succeed(pipe: &Path) -> io::Result<File> {
-    if recall::end(pipe, RECALL_LIMIT)? {
-        eprintln!("hakuriver: an earlier container of this task, of which Docker had lost sight, was ended");
+/// The one container of this task: another that Docker has lost sight of is ended, however long that takes. The answer is where we are
+/// told the same; None: we were asked to end meanwhile.
+fn succeed(init: &Init, pipe: &Path) -> io::Result<Option<File>> {
+    loop {
+        match recall::end(pipe, AGAIN) {
+            Ok(false) => return recall::listen(pipe).map(Some),
+            // There is none now; nor shall there be one that has come meanwhile.
+            Ok(true) => {
+                eprintln!("hakuriver: an earlier container of this task, of which Docker had lost sight, was ended")
+            }
+            Err(fault) if fault.kind() == io::ErrorKind::TimedOut => {
+                if init.is_asked_to_end() {
+                    return Ok(None);
+                }
+            }
+            Err(fault) => return Err(fault),
+        }
     }
-    recall::listen(pipe)
 }
 
 fn read_box(path: &Path) -> Result<BoxFile, String> {

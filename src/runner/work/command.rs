@@ -14,6 +14,8 @@ use crate::{info, warning};
 
 /// How many lines of a container that could not run its command are told.
 const LINES: u32 = 5;
+/// A submission has 16 MiB at most, and JSON may double it.
+const LARGEST_BOX: usize = 32 << 20;
 
 impl Work {
     /// Makes and starts its container; the answer is the container's id.
@@ -38,6 +40,7 @@ impl Work {
             Some(gid) => format!("{}:{gid}", user.uid),
             None => format!("{0}:{0}", user.uid),
         });
+        let has_ticket = has_ticket(self.record.launched, self.kept_box().as_ref());
         self.write_box(&BoxFile {
             kind: COMMAND.to_owned(),
             task_id: self.record.task.to_string(),
@@ -45,6 +48,7 @@ impl Work {
             env: self.environment(&order.needs),
             user: user.or(config.user).unwrap_or_default(),
             time_limit_seconds: order.time_limit_seconds,
+            has_ticket,
             ..BoxFile::default()
         })?;
         let workdir = order.workdir.as_deref();
@@ -67,19 +71,21 @@ impl Work {
             return self.look(false);
         }
         let finished_at = death.at_ms.map(clock::rfc3339);
-        self.over(&ContainerExit { code: death.code, oom: false, finished_at });
-        Next::Nothing
+        self.over(&ContainerExit { code: death.code, oom: false, finished_at })
     }
 
     /// It ended like that.
-    pub(super) fn over(&mut self, exit: &ContainerExit) {
+    pub(super) fn over(&mut self, exit: &ContainerExit) -> Next {
         let told = self.exit_file();
         let restarted = self.record.boot_id != self.node.boot_id;
         let mut end = outcome::end_of(exit, told.as_ref(), restarted);
         if told.is_none() && exit.code == box_file::UNUSABLE {
             // It did not come so far as to write anything but this; or what it wrote was lost with all the Runner's records.
-            let lines = self.node.docker.last_lines(&self.handle(), LINES);
-            end = outcome::without_record(end, &lines);
+            let handle = self.handle();
+            let Ok(lines) = self.docker(Self::quietly, |docker| docker.lines(&handle, LINES)) else {
+                return Next::LookAgain;
+            };
+            end = outcome::without_record(end, lines.as_deref().map_err(|fault| fault.text.as_str()));
         }
         let times = told.and_then(|told| told.started_ms.zip(told.ended_ms));
         // It may say anything; what cannot be is passed over.
@@ -92,17 +98,22 @@ impl Work {
             None => exit.finished_at.clone(),
         };
         let limit = if end.timed_out { self.time_limit() } else { None };
-        self.end(outcome::of(&end, limit));
+        self.end(outcome::of(&end, limit))
     }
 
     fn time_limit(&self) -> Option<u64> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
-        let text = file::read_foreign(&folder.join("box").join(box_file::FILE), 32 << 20).ok()?;
-        json::decode::<BoxFile>(&text).ok()?.time_limit_seconds
+        self.kept_box()?.time_limit_seconds
+    }
+
+    /// Its box, if one was written.
+    fn kept_box(&self) -> Option<BoxFile> {
+        let folder = self.folder();
+        let text = file::read_foreign(&folder.join("box").join(box_file::FILE), LARGEST_BOX).ok()?;
+        json::decode(&text).ok()
     }
 
     fn exit_file(&self) -> Option<ExitFile> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let folder = self.folder();
         let text = file::read_foreign(&folder.join("out").join(box_file::EXIT), LARGEST_EXIT).ok()?;
         match json::decode::<ExitFile>(&text) {
             Ok(told) => Some(told),
@@ -114,7 +125,35 @@ impl Work {
     }
 
     /// The last words for one whose container is there, but in a state that a command's never is.
-    pub(super) fn never_ran(&mut self, state: &ContainerState) {
-        self.end(Outcome::failed(format!("its container was made, and did not start (it is {state:?})")));
+    pub(super) fn never_ran(&mut self, state: &ContainerState) -> Next {
+        self.end(Outcome::failed(format!("its container was made, and did not start (it is {state:?})")))
+    }
+}
+
+/// Whether the command is begun by who takes its ticket. `kept`: the box that was written for this attempt before. Once Docker may have
+/// been told of it (`launched`) none is made anew: where that box had none, it is an older version's, and where it was lost, so is all
+/// that would tell whether the command was begun.
+fn has_ticket(launched: bool, kept: Option<&BoxFile>) -> bool {
+    !launched || kept.is_none_or(|kept| kept.has_ticket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_asked_for_unless_an_older_version_has_begun() {
+        let kept = |has_ticket| BoxFile { has_ticket, ..BoxFile::default() };
+        for (launched, kept, expected) in [
+            (false, None, true),
+            // Docker was told nothing yet: it is this version that begins.
+            (false, Some(kept(false)), true),
+            (false, Some(kept(true)), true),
+            (true, Some(kept(false)), false),
+            (true, Some(kept(true)), true),
+            (true, None, true),
+        ] {
+            assert_eq!(has_ticket(launched, kept.as_ref()), expected, "{launched} {kept:?}");
+        }
     }
 }

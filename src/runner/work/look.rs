@@ -1,11 +1,13 @@
 //! Putting a record right after something happened to its container.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Work;
 use super::banner::{Heard, listen};
-use crate::runner::executor::docker_parse::Container;
+use crate::runner::backoff::Backoff;
+use crate::runner::executor::docker_parse::{Complaint, Container};
 use crate::runner::judge::{Verdict, judge};
 use crate::runner::message::Next;
 use crate::runner::record::{Outcome, Phase};
@@ -14,6 +16,8 @@ use crate::{info, warning};
 
 /// How long to try a server without asking Docker whether its container still runs.
 const STRETCH: Duration = Duration::from_secs(5);
+/// How long containerd may take to let go of a container that has ended.
+const LETTING_GO: Duration = Duration::from_secs(30);
 
 impl Work {
     /// Looks at its container, and draws the conclusion.
@@ -34,12 +38,10 @@ impl Work {
                     return Next::LookAgain;
                 }
                 Verdict::Finished(exit) => {
-                    self.over(&exit);
-                    return Next::Nothing;
+                    return self.over(&exit);
                 }
                 Verdict::NeverRan(state) => {
-                    self.never_ran(&state);
-                    return Next::Nothing;
+                    return self.never_ran(&state);
                 }
                 Verdict::StartAgain => {
                     if let Some(next) = self.start_again() {
@@ -59,8 +61,7 @@ impl Work {
                 }
                 Verdict::Over(outcome) => {
                     warning!("task {} ended: {}", self.record.task, outcome.reason.as_deref().unwrap_or("no reason"));
-                    self.end(outcome);
-                    return Next::Nothing;
+                    return self.end(outcome);
                 }
                 Verdict::Await => {
                     let Some(seen) = seen else { return Next::LookAgain };
@@ -76,16 +77,31 @@ impl Work {
     fn start_again(&mut self) -> Option<Next> {
         let handle = self.handle();
         info!("task {}: its container was stopped on the node and is started again", self.record.task);
-        match self.docker(Self::quietly, |docker| docker.start(&handle)) {
-            Err(_) => Some(Next::Nothing),
-            Ok(Ok(())) => None,
-            Ok(Err(fault)) => {
-                let text =
-                    format!("its container was stopped on the node, and cannot be started again (it is kept): {fault}");
-                warning!("task {} ended: {text}", self.record.task);
-                self.end(Outcome { kept: true, ..Outcome::failed(&text) });
-                Some(Next::Nothing)
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        let patience = clock::now() + LETTING_GO;
+        loop {
+            let fault = match self.docker(Self::quietly, |docker| docker.start(&handle)) {
+                Err(_) => return Some(Next::Nothing),
+                Ok(Ok(())) => return None,
+                Ok(Err(fault)) => fault,
+            };
+            // A daemon that died while it started the container takes it for one that has ended, and cannot start it beside itself.
+            // Not before it has failed to: what lives could be what was started.
+            match self.recall() {
+                Ok(true) => return Some(Next::LookAgain),
+                Err(still) if still.kind() == io::ErrorKind::TimedOut => return Some(Next::LookAgain),
+                Ok(false) | Err(_) => {}
             }
+            if fault.kind == Complaint::NotLetGo && clock::now() < patience {
+                if self.cancel.wait(backoff.wait()) {
+                    return Some(Next::LookAgain);
+                }
+                continue;
+            }
+            let text =
+                format!("its container was stopped on the node, and cannot be started again (it is kept): {fault}");
+            warning!("task {} ended: {text}", self.record.task);
+            return Some(self.end(Outcome { kept: true, ..Outcome::failed(&text) }));
         }
     }
 
@@ -139,7 +155,7 @@ impl Work {
     }
 
     /// What is missing while it runs.
-    fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         let phase = Phase::Running { note: Some(text.to_owned()) };
         if matches!(self.record.phase, Phase::Running { .. }) && self.record.phase != phase {
             self.change(phase);

@@ -12,10 +12,12 @@ mod stop;
 mod vps;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::executor::docker::{Docker, DockerFault};
 use super::executor::docker_parse::{Complaint, Container};
 use super::executor::{command_name, vps_name};
@@ -25,9 +27,9 @@ use super::node::Node;
 use super::order::Order;
 use super::output::{Outputs, Totals};
 use super::record::{Outcome, Phase, Record};
-use super::supervise::box_file::{RECALL, RECALL_LIMIT};
+use super::supervise::box_file::{RECALL, RECALL_LIMIT, TICKET};
 use crate::sys::shutdown::Stop;
-use crate::sys::{clock, recall, thread};
+use crate::sys::{clock, file, recall, thread};
 use crate::warning;
 
 /// What is to be done with one task.
@@ -141,22 +143,62 @@ impl Work {
         }
     }
 
-    /// Ends what lives of its container though Docker has lost sight of that: see [`recall`].
-    fn recall(&self) -> io::Result<()> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
-        if recall::end(&folder.join("box").join(RECALL), RECALL_LIMIT)? {
-            warning!("task {}: Docker had lost sight of a container of it, which was ended", self.record.task);
-        }
-        Ok(())
+    /// Where its record is, and what its container reads and writes.
+    fn folder(&self) -> PathBuf {
+        self.node.records.folder(self.record.task, self.record.attempt)
     }
 
-    /// It is over: nothing of it lives.
-    fn end(&mut self, outcome: Outcome) {
-        if let Err(fault) = self.recall() {
-            warning!(
-                "task {}: a container of it that Docker has lost sight of does not end: {fault}",
-                self.record.task
-            );
+    /// What it does, or what is missing while it runs.
+    fn say(&mut self, text: &str) {
+        match self.record.phase {
+            Phase::Starting { .. } => self.progress(text),
+            Phase::Running { .. } => self.note(text),
+            Phase::Paused | Phase::Ended(_) => {}
+        }
+    }
+
+    /// Ends what lives of its container though Docker has lost sight of that: see [`recall`]. True if something did.
+    fn recall(&self) -> io::Result<bool> {
+        let has_lived = recall::end(&self.folder().join("box").join(RECALL), RECALL_LIMIT)?;
+        if has_lived {
+            warning!("task {}: Docker had lost sight of a container of it, which was ended", self.record.task);
+        }
+        Ok(has_lived)
+    }
+
+    /// As [`Self::recall`], and does not give up as long as somebody is known to live there.
+    fn outlive(&mut self) -> Result<(), Cancelled> {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        loop {
+            match self.recall() {
+                Ok(_) => return Ok(()),
+                Err(fault) if fault.kind() == io::ErrorKind::TimedOut => {
+                    warning!("task {}: a container that Docker has lost sight of does not end yet", self.record.task);
+                    self.say("waiting for an earlier container of it to end");
+                    if self.cancel.wait(backoff.wait()) {
+                        return Err(Cancelled);
+                    }
+                }
+                // That is no sign of life.
+                Err(fault) => {
+                    warning!("task {}: what Docker has lost sight of cannot be ended: {fault}", self.record.task);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// It is over: nothing of it lives, nor begins any more (a `docker run` of a Runner that is dead may still be on its way). Until that is so, nothing is told and nothing let go. Where something else is wanted meanwhile,
+    /// all stays as it was: whoever looks at it next comes here again.
+    fn end(&mut self, outcome: Outcome) -> Next {
+        if self.record.is_command()
+            && let Err(fault) = file::take(&self.folder().join("out").join(TICKET))
+        {
+            warning!("task {}: a container of it that comes too late could begin it: {fault}", self.record.task);
+        }
+        // In this order: what has begun it meanwhile is there to be ended.
+        if self.outlive().is_err() {
+            return Next::LookAgain;
         }
         if outcome.kept {
             self.node.holdings.release_cores(self.record.task);
@@ -172,6 +214,7 @@ impl Work {
             self.record.totals = Totals { stdout: Some(0), stderr: Some(0) };
         }
         self.change(Phase::Ended(outcome));
+        Next::Nothing
     }
 
     /// By what its container is called: the id, once that is known.
@@ -209,7 +252,7 @@ impl Work {
     /// Removes its container, and does not give up: nothing may be left behind. What bears its name and not its labels is
     /// someone else's.
     fn remove(&mut self, waiting: fn(&mut Self, &str)) -> Result<(), Cancelled> {
-        let mut backoff = super::backoff::Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         loop {
             let removed = match &self.record.container {
                 Some(id) => Ok(Some(id.clone())),
@@ -224,6 +267,8 @@ impl Work {
                 Ok(()) => return Ok(()),
                 Err(fault) => {
                     warning!("task {}: its container cannot be removed yet: {fault}", self.record.task);
+                    // Because something lives there of which Docker knows nothing?
+                    let _still = self.recall();
                     if self.cancel.wait(backoff.wait()) {
                         return Err(Cancelled);
                     }

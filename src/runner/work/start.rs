@@ -41,7 +41,7 @@ impl Work {
             Ok(()) | Err(Halt::Cancelled | Halt::Told) => {}
             Err(Halt::Over(outcome)) => {
                 info!("task {} did not start: {}", self.record.task, outcome.reason.as_deref().unwrap_or("no reason"));
-                self.end(outcome);
+                return self.end(outcome);
             }
         }
         Next::Nothing
@@ -116,7 +116,8 @@ impl Work {
             // A command runs once, and this was it.
             ContainerState::Exited(exit) if self.record.is_command() => {
                 self.record.container = Some(container.id.clone());
-                self.over(exit);
+                // Cancelled, it stays as it is, and whoever goes on with the start comes here again.
+                let _next = self.over(exit);
                 Err(Halt::Told)
             }
             // It was the machine that ended, not the container.
@@ -166,16 +167,21 @@ impl Work {
         }
     }
 
-    /// Makes the record's folders, and writes the box.
+    /// Makes the record's folders, and writes the box; and the ticket to begin it, as long as Docker was told nothing of this attempt:
+    /// nobody can have taken it then.
     pub(super) fn write_box(&mut self, content: &BoxFile) -> Result<(), Halt> {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let folder = self.folder();
         let path = folder.join("box").join(box_file::FILE);
         let text = json::encode(content);
+        let ticket = (content.has_ticket && !self.record.launched).then(|| folder.join("out").join(box_file::TICKET));
         self.with_room(|_| {
             file::make_dir(&folder, 0o700)?;
             file::make_dir(&folder.join("box"), 0o700)?;
             file::make_dir(&folder.join("out"), 0o700)?;
             recall::make(&folder.join("box").join(box_file::RECALL))?;
+            if let Some(ticket) = &ticket {
+                file::write_atomic(ticket, b"", 0o600)?;
+            }
             file::write_atomic(&path, text.as_bytes(), 0o600)
         })
     }
@@ -232,9 +238,7 @@ impl Work {
             self.node.boot_id.clone_into(&mut self.record.boot_id);
             self.with_room(Self::try_save)?;
             self.watch();
-            self.recall().map_err(|fault| {
-                over(format!("a container of it that Docker has lost sight of does not end: {fault}"))
-            })?;
+            self.outlive()?;
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
                 Ok(id) => return Ok(id),

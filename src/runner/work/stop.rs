@@ -27,13 +27,14 @@ impl Work {
         // Docker was never told of it: there is nothing to stop, whether Docker answers or not.
         if self.record.launched {
             self.end_container();
+            // What Docker has lost sight of would stand in the way of the removal, or outlive it. The end waits for it, if need be.
+            let _still = self.recall();
             if self.remove(Self::quietly).is_err() {
                 return Next::NotAtOnce;
             }
         }
         info!("task {} was stopped", self.record.task);
-        self.end(Outcome::killed());
-        Next::Nothing
+        self.end(Outcome::killed())
     }
 
     /// A command that had ended before it was to be stopped: its result is its own.
@@ -45,7 +46,7 @@ impl Work {
         let Ok(Ok(Some(seen))) = self.find(Self::quietly) else { return false };
         match judge(&self.record, Some(&seen), false) {
             Verdict::Finished(exit) => {
-                self.over(&exit);
+                let _next = self.over(&exit);
                 true
             }
             _ => false,
@@ -89,8 +90,7 @@ impl Work {
             "its container ended five times within a minute; it is stopped, and kept on the node",
             &lines,
         );
-        self.end(Outcome { kept: true, ..Outcome::failed(reason) });
-        Next::Nothing
+        self.end(Outcome { kept: true, ..Outcome::failed(reason) })
     }
 
     /// The Host has stored its end, and no longer lists it.

@@ -99,7 +99,7 @@ impl Work {
     /// How long it may take: longer where the image must get an SSH server first. What it says stands in a file that the
     /// container can write what it likes into: at worst it gets the longer limit.
     fn limit(&mut self) -> Duration {
-        let folder = self.node.records.folder(self.record.task, self.record.attempt);
+        let folder = self.folder();
         let phase = file::read_foreign(&folder.join("out").join(box_file::PHASE), 4096).unwrap_or_default();
         match phase_text(&phase) {
             Some(text) => {
