@@ -103,6 +103,44 @@ fn a_program_or_user_that_the_image_lacks_is_named() {
     drop(image);
 }
 
+/// The task fails by its own reason, and no other has waited for Docker because of it.
+#[track_caller]
+fn fails_alone(cluster: &Cluster, options: &[&str], reason: &str) {
+    let common = ["--container", "bare", "--cores", "0"];
+    let id = cluster.task(&[&common, options].concat(), &["true"]);
+    let other = cluster.task(&common, &["true"]);
+    let record = cluster.await_status(&id, "failed");
+    assert!(record.error_message.as_deref().is_some_and(|told| told.contains(reason)), "{}", seen(&record));
+    cluster.await_status(&other, "completed");
+    assert_eq!(cluster.nodes()[0].problems, Vec::<String>::new());
+    // Each time after it was taken not to answer it is told.
+    let log = cluster.log("runner-a");
+    assert_eq!(log.matches("Docker answers").count(), 1, "{log}");
+}
+
+#[test]
+fn a_task_whose_paths_are_dockers_own_words_fails_alone() {
+    let cluster = cluster(Settings::default());
+    for words in ["Is the docker daemon running", "Cannot connect to the Docker daemon", "is already in use by"] {
+        fails_alone(&cluster, &["--mount", &format!("/{words}:/x")], &format!("/{words}"));
+        fails_alone(&cluster, &["--workdir", &format!("/etc/passwd/{words}")], &format!("/etc/passwd/{words}"));
+    }
+    // A line of its own.
+    let down = "Cannot connect to the Docker daemon";
+    fails_alone(&cluster, &["--workdir", &format!("/etc/passwd/x\n{down}")], down);
+}
+
+#[test]
+fn a_call_that_finds_no_docker_where_others_do_fails_its_own_task_alone() {
+    let scratch = scratch();
+    let program = scratch.dir.join("docker");
+    let down = "docker: Cannot connect to the Docker daemon at unix:///nope. Is the docker daemon running?";
+    let script = format!("case \"$*\" in *target=/nowhere*) echo '{down}' >&2; exit 1 ;; esac\nexec docker \"$@\"\n");
+    write_script(&program, &format!("#!/bin/sh\n{script}"));
+    let cluster = cluster(Settings { docker_command: Some(program), ..Settings::default() });
+    fails_alone(&cluster, &["--mount", "/usr:/nowhere"], "Cannot connect to the Docker daemon at unix:///nope");
+}
+
 #[test]
 fn what_a_task_puts_in_the_place_of_its_result_changes_nothing() {
     let cluster = cluster(Settings::default());

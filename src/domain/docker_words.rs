@@ -19,32 +19,83 @@ pub enum Complaint {
 }
 
 /// Sorts an error text. Docker has no codes for these; the words are the daemon's, and have been the same for years.
+///
+/// A message may quote what a user has named, such as a path. So words count only where Docker speaks for itself: at the start of
+/// a message, and further on where nothing is quoted but names of our own. And what the daemon has answered, it was there to say.
 pub fn complaint(stderr: &str) -> Complaint {
-    let has = |words: &str| stderr.contains(words);
-    let starts = stderr.to_ascii_lowercase();
-    if has("Cannot connect to the Docker daemon")
-        || has("Is the docker daemon running")
-        || has("error during connect")
-        || starts.contains("permission denied while trying to connect")
-        || has("Cannot connect to Podman")
-    {
-        Complaint::Down
-    } else if has("No such container") || has("No such object") || has("no such container") {
+    let mut kinds = stderr.lines().filter_map(of_line);
+    match kinds.next() {
+        // One line for each thing that was asked for; the daemon may have gone away after the first.
+        Some(Complaint::NoSuchContainer | Complaint::NoSuchImage) if kinds.any(|kind| kind == Complaint::Down) => {
+            Complaint::Down
+        }
+        // All that follows may be the rest of what was quoted: a path can have line breaks.
+        Some(first) => first,
+        None => Complaint::Other,
+    }
+}
+
+/// None: it is no message, but a remark before one or a hint after it.
+fn of_line(line: &str) -> Option<Complaint> {
+    let line = line.trim();
+    let (is_of_run, line) = match line.strip_prefix("docker: ") {
+        Some(rest) => (true, rest),
+        None => (false, line),
+    };
+    // Docker 20 puts a full stop behind some.
+    let text = line.trim_end_matches('.').to_ascii_lowercase();
+    if let Some(answer) = text.strip_prefix("error response from daemon: ") {
+        return Some(of_answer(answer));
+    }
+    let is_down = [
+        "cannot connect to the docker daemon",
+        "failed to connect to the docker api",
+        "error during connect",
+        "permission denied while trying to connect",
+        "got permission denied while trying to connect",
+        "cannot connect to podman",
+    ];
+    if is_down.iter().any(|words| text.starts_with(words)) {
+        return Some(Complaint::Down);
+    }
+    match text.strip_prefix("error: ") {
+        // Podman puts the cause last.
+        Some(text) if text.ends_with(": no such container") => Some(Complaint::NoSuchContainer),
+        Some(text) if text.ends_with(": image not known") => Some(Complaint::NoSuchImage),
+        Some(text) if text.ends_with(": bind: address already in use") => Some(Complaint::PortTaken),
+        Some(text) => Some(of_answer(text)),
+        None => is_of_run.then_some(Complaint::Other),
+    }
+}
+
+/// Of what comes after "Error response from daemon: ", or "Error: " as Docker's client and Podman say; in lower case.
+fn of_answer(text: &str) -> Complaint {
+    let starts = |openings: &[&str]| openings.iter().any(|words| text.starts_with(words));
+    let has = |all: &[&str]| all.iter().any(|words| text.contains(words));
+    if starts(&["no such container", "no such object", "inspecting object: no such object"]) {
         Complaint::NoSuchContainer
-    } else if has("No such image") || has("no such image") || has("image not known") {
+    } else if starts(&["no such image"]) {
         Complaint::NoSuchImage
-    } else if has("port is already allocated") || has("bind: address already in use") {
+    } else if starts(&["driver failed programming external", "failed to set up container networking"])
+        && has(&["port is already allocated", "address already in use"])
+    {
         Complaint::PortTaken
-    } else if has("is already in use by") {
+    } else if starts(&["conflict. the container name", "creating container storage: the container name"]) {
         Complaint::NameTaken
-    } else if has("id already in use") || has(": already exists") {
+    } else if starts(&["id already in use", "task ", "failed to create task for container"])
+        && has(&["id already in use", "already exists"])
+    {
         Complaint::NotLetGo
-    } else if has("is not running")
-        || has("is not paused")
-        || has("is already paused")
-        || has("is restarting")
-        || has("cannot remove a running container")
-        || has("cannot remove a paused container")
+    } else if starts(&["container ", "cannot pause", "cannot unpause", "cannot kill", "cannot stop", "cannot remove"])
+        && has(&[
+            "is not running",
+            "is not paused",
+            "is already paused",
+            "is restarting",
+            "container is running",
+            "container is paused",
+        ])
+        || starts(&["you cannot remove a running container", "you cannot remove a paused container"])
     {
         Complaint::WrongState
     } else {
@@ -109,6 +160,80 @@ mod tests {
         ] {
             assert_eq!(complaint(stderr), expected, "{stderr}");
         }
+    }
+
+    #[test]
+    fn what_a_user_has_named_says_nothing_of_docker() {
+        let quoted = [
+            "Cannot connect to the Docker daemon",
+            "Is the docker daemon running?",
+            "error during connect",
+            "permission denied while trying to connect",
+            "Cannot connect to Podman",
+            "No such container: x",
+            "No such object: x",
+            "No such image: x",
+            "image not known",
+            "port is already allocated",
+            "bind: address already in use",
+            "Conflict. The container name \"/x\" is already in use by container",
+            "Container x is not running",
+            "Error response from daemon: No such image: x",
+            "docker: Cannot connect to the Docker daemon",
+        ];
+        for words in quoted {
+            for path in [
+                format!("/{words}"),
+                format!("/a/{words}"),
+                format!("/a: {words}"),
+                format!("/a\n{words}\nb"),
+                format!("/a: {}", words.trim_end_matches(": x")),
+            ] {
+                for stderr in [
+                    format!(
+                        "docker: Error response from daemon: invalid mount config for type \"bind\": bind source path does not exist: {path}\n\nRun 'docker run --help' for more information"
+                    ),
+                    format!(
+                        "docker: Error response from daemon: lstat /var/lib/docker/overlay2/304e/merged/etc/passwd{path}: not a directory.\nSee 'docker run --help'."
+                    ),
+                    format!(
+                        "WARNING: no swap\ndocker: Error response from daemon: the working directory '{path}' is invalid"
+                    ),
+                    format!("docker: invalid argument \"{path}\" for \"--mount\" flag"),
+                    format!(
+                        "Error response from daemon: failed to create task for container: error mounting \"{path}\": unknown\nError: failed to start containers: 4706"
+                    ),
+                    format!("Error response from daemon: failed to register layer: {path}: no space left on device"),
+                ] {
+                    assert_eq!(complaint(&stderr), Complaint::Other, "{stderr}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_answers_is_no_silence() {
+        for words in [
+            "Cannot connect to the Docker daemon",
+            "error during connect: EOF",
+            "permission denied while trying to connect",
+        ] {
+            assert_eq!(complaint(words), Complaint::Down, "{words}");
+            assert_eq!(complaint(&format!("docker: {words}.\nSee 'docker run --help'.")), Complaint::Down, "{words}");
+            assert_eq!(complaint(&format!("Error response from daemon: {words}")), Complaint::Other, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_went_away_after_its_first_line_is_down() {
+        let down = "Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?";
+        let first = "Error response from daemon: No such container: a";
+        assert_eq!(complaint(&format!("{first}\n{down}")), Complaint::Down);
+        assert_eq!(complaint(&format!("{first}\n{first}")), Complaint::NoSuchContainer);
+        assert_eq!(
+            complaint(&format!("Flag --time has been deprecated, use --timeout instead\n{first}")),
+            Complaint::NoSuchContainer
+        );
     }
 
     #[test]

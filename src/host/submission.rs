@@ -46,6 +46,8 @@ const MOST_BYTES: usize = 256 << 20;
 /// Bytes of a command, its arguments and its environment, each text with the NUL behind it and a pointer to it: Linux starts no
 /// program with more, whatever its limits are (execve(2), "Limits on size of arguments and environment").
 const LARGEST_EXEC: usize = 6 << 20;
+/// Bytes of a path at most: Linux takes none that is longer (PATH_MAX), and an argument of Docker's can have 128 KiB.
+const LONGEST_PATH: usize = 4096;
 /// Seconds in `max_wait_seconds` and `time_limit_seconds` at most: a year.
 const LONGEST: u64 = 365 * 86_400;
 
@@ -171,6 +173,9 @@ fn common(
     }
     if workdir.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains('\0')) {
         return Err(bad("workdir: expected an absolute path"));
+    }
+    if workdir.as_ref().is_some_and(|path| path.len() > LONGEST_PATH) {
+        return Err(bad(format!("workdir: expected at most {LONGEST_PATH} bytes")));
     }
     Ok(TaskSpec {
         kind: TaskKind::Vps { keys: Vec::new() },

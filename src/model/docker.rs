@@ -162,7 +162,9 @@ impl Daemon {
         if let Some((_, port)) = &published
             && self.containers.iter().any(|other| other.lives() && other.port == Some(*port))
         {
-            return Err("docker: Error response from daemon: port is already allocated".to_owned());
+            return Err("docker: Error response from daemon: driver failed programming external connectivity on endpoint x (y): \
+                Bind for z failed: port is already allocated"
+                .to_owned());
         }
         self.next += 1;
         let labels = all("--label")

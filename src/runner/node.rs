@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::depot::Depot;
 use super::executor::Owner;
-use super::executor::docker::Docker;
+use super::executor::docker::{Docker, DockerFault};
 use super::executor::process::{Abilities, abilities, group_folder};
 use super::gate::Gate;
 use super::holdings::Holdings;
@@ -24,6 +24,9 @@ use crate::domain::node::Inventory;
 use crate::sys::looks::Looks;
 use crate::sys::shutdown::Stop;
 use crate::sys::{file, process, recall};
+
+/// How often a call that found no Docker is made again though Docker answers others: it may just have come back.
+const MOST_DOUBTS: u32 = 3;
 
 /// This node.
 pub struct Node {
@@ -190,6 +193,26 @@ impl Node {
                 .map_err(|fault| io::Error::new(fault.kind(), format!("cannot write {}: {fault}", record.binary)))?;
         }
         Ok(())
+    }
+
+    /// A call of one task's has come to nothing because Docker does not answer, or so it seems: the daemon itself is asked, and only
+    /// where that does not answer everybody waits for it. `doubts` counts how often it has answered after such a call.
+    ///
+    /// True: the call is to be made again. False: the daemon answers, and that call fails all the same.
+    pub fn is_docker_away(&self, fault: &DockerFault, doubts: &mut u32) -> bool {
+        match self.docker.list() {
+            Err(fault) => {
+                *doubts = 0;
+                self.gate.set(Err(fault.text));
+                true
+            }
+            // What that call has done is not known, so it cannot be left at that.
+            Ok(_) if fault.timed_out => true,
+            Ok(_) => {
+                *doubts += 1;
+                *doubts <= MOST_DOUBTS
+            }
+        }
     }
 
     /// Looks for what may hang, which takes 5 s at most.

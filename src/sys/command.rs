@@ -177,7 +177,7 @@ pub(super) fn exit_number(status: ExitStatus) -> i32 {
 pub(super) fn prepare(argv: &[String], env: &[(String, String)]) -> Result<Command, CommandFault> {
     let Some((program, arguments)) = argv.split_first() else {
         let reason = "the command line is empty".to_owned();
-        return Err(CommandFault::CannotStart { argv: Vec::new(), reason });
+        return Err(CommandFault::CannotStart { argv: Vec::new(), reason, is_too_long: false });
     };
     let mut command = Command::new(program);
     command.args(arguments).envs(env.iter().map(|(name, value)| (name, value)));
@@ -337,6 +337,8 @@ pub enum CommandFault {
     CannotStart {
         argv: Vec<String>,
         reason: String,
+        /// Its arguments are more than Linux passes on: the program may be in the best of health.
+        is_too_long: bool,
     },
     TimedOut {
         argv: Vec<String>,
@@ -354,7 +356,7 @@ impl fmt::Display for CommandFault {
     /// One line: `'docker run -d x' failed with exit status 125: docker: no such image`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CannotStart { argv, reason } => write!(f, "cannot start '{}': {reason}", shown(argv)),
+            Self::CannotStart { argv, reason, .. } => write!(f, "cannot start '{}': {reason}", shown(argv)),
             Self::TimedOut { argv, after, stderr } => {
                 write!(f, "'{}' did not end within {} s and was killed", shown(argv), after.as_secs_f64())?;
                 after_colon(f, stderr)
@@ -382,7 +384,8 @@ pub(super) fn cannot_start(argv: &[String], fault: &io::Error) -> CommandFault {
         io::ErrorKind::NotFound => "there is no such program on the PATH".to_owned(),
         _ => fault.to_string(),
     };
-    CommandFault::CannotStart { argv: argv.to_vec(), reason }
+    let is_too_long = fault.kind() == io::ErrorKind::ArgumentListTooLong;
+    CommandFault::CannotStart { argv: argv.to_vec(), reason, is_too_long }
 }
 
 /// The command line for a person, cut after 300 characters.

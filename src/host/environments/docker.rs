@@ -163,6 +163,7 @@ impl Docker {
     fn success(&self, output: Result<Output, CommandFault>) -> Result<Vec<u8>, DockerFault> {
         let output = match output {
             Ok(output) => output,
+            Err(fault @ CommandFault::CannotStart { is_too_long: true, .. }) => return Err(other(fault.to_string())),
             Err(fault @ CommandFault::CannotStart { .. }) => {
                 return Err(DockerFault { kind: Complaint::Down, text: fault.to_string() });
             }

@@ -169,6 +169,14 @@ fn a_small_body_does_not_become_tasks_beyond_all_memory() {
 }
 
 #[test]
+fn a_directory_that_no_path_can_name_is_refused() {
+    let within = |length: usize| SubmitRequest { workdir: Some(format!("/{}", "x".repeat(length - 1))), ..command() };
+    assert!(parsed(within(LONGEST_PATH)).is_ok());
+    let fault = parsed(within(LONGEST_PATH + 1)).expect_err("too long");
+    assert!(fault.status == 400 && fault.detail.contains("workdir: expected at most 4096 bytes"), "{fault:?}");
+}
+
+#[test]
 fn what_linux_never_starts_is_refused() {
     let text = |length: usize| "x".repeat(length);
     let (fits, too_much) = (6 * (1 << 20) - 100, 6 * (1 << 20));

@@ -338,6 +338,16 @@ impl Docker {
     fn success(&self, output: Result<Output, CommandFault>) -> Result<Output, DockerFault> {
         let output = match output {
             Ok(output) => output,
+            Err(CommandFault::CannotStart { argv, is_too_long: true, .. }) => {
+                let verb = argv.get(1).map_or("", String::as_str);
+                let bytes: usize = argv.iter().map(|word| word.len() + 1).sum();
+                let text = format!(
+                    "'{} {verb}' cannot be started: Linux passes no program the {bytes} bytes of its arguments; fewer and shorter mounts help",
+                    self.command
+                );
+                return Err(DockerFault { kind: Complaint::Other, text, timed_out: false });
+            }
+            // It is missing, or no program; or there is no room for a process: nobody's task is to blame.
             Err(fault @ CommandFault::CannotStart { .. }) => {
                 return Err(DockerFault { kind: Complaint::Down, text: fault.to_string(), timed_out: false });
             }
@@ -363,5 +373,25 @@ impl Docker {
         };
         let text = format!("'{} {verb}' failed ({status}): {}", self.command, plain(&stderr));
         Err(DockerFault { kind, text, timed_out: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_linux_does_not_pass_on_are_the_tasks_fault_and_a_missing_docker_is_not() {
+        let owner = Owner { cluster: "c1".to_owned(), node: "n1".to_owned() };
+        let fault =
+            |command: &str, words: Vec<String>| Docker::new(command, owner.clone()).run(words).expect_err("it fails");
+        for words in [vec!["run".to_owned(), "x".repeat(200_000)], vec!["run".to_owned(); 2_000_000]] {
+            let fault = fault("true", words);
+            assert_eq!(fault.kind, Complaint::Other, "{fault}");
+            assert!(fault.text.contains("'true run' cannot be started") && fault.text.len() < 200, "{fault}");
+        }
+        for missing in ["no-such-program-here", "/etc/passwd", "/"] {
+            assert_eq!(fault(missing, Vec::new()).kind, Complaint::Down, "{missing}");
+        }
     }
 }

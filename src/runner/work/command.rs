@@ -22,12 +22,12 @@ impl Work {
     pub(super) fn start_command(&mut self, order: &CommandOrder, container: &ContainerOrder) -> Result<String, Halt> {
         self.allowed(container)?;
         let image = self.image(container)?;
+        let mut doubts = 0;
         let config = loop {
             let node = std::sync::Arc::clone(&self.node);
             match node.images.config(&image) {
                 Ok(config) => break config,
-                Err(fault) if fault.kind == Complaint::Down => {
-                    node.gate.set(Err(fault.text));
+                Err(fault) if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts) => {
                     let cancel = self.cancel.clone();
                     node.gate.wait_up(&cancel, &mut |reason| self.waiting(reason))?;
                 }

@@ -231,13 +231,12 @@ impl Work {
         mut call: impl FnMut(&Docker) -> Result<T, DockerFault>,
     ) -> Result<Result<T, DockerFault>, Cancelled> {
         let node = Arc::clone(&self.node);
+        let mut doubts = 0;
         loop {
             let cancel = self.cancel.clone();
             node.gate.wait_up(&cancel, &mut |reason| waiting(self, reason))?;
             match call(&node.docker) {
-                Err(fault) if fault.kind == Complaint::Down => {
-                    node.gate.set(Err(fault.text));
-                }
+                Err(fault) if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts) => {}
                 other => return Ok(other),
             }
         }

@@ -152,6 +152,7 @@ impl Work {
     pub(super) fn image(&mut self, order: &ContainerOrder) -> Result<String, Halt> {
         let node = std::sync::Arc::clone(&self.node);
         let cancel = self.cancel.clone();
+        let mut doubts = 0;
         loop {
             node.gate.wait_up(&cancel, &mut |reason| self.waiting(reason))?;
             let found = node.images.resolve(order.environment.as_str(), &cancel, &mut |text| self.progress(text));
@@ -159,9 +160,8 @@ impl Work {
                 Ok(id) => return Ok(id),
                 Err(ImageFault::Cancelled) => return Err(Halt::Cancelled),
                 Err(ImageFault::Unusable(reason)) => return Err(over(reason)),
-                Err(ImageFault::Docker(fault)) if fault.kind == Complaint::Down => {
-                    node.gate.set(Err(fault.text));
-                }
+                Err(ImageFault::Docker(fault))
+                    if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts) => {}
                 Err(ImageFault::Docker(fault)) => return Err(over(fault.text)),
             }
         }
@@ -219,6 +219,7 @@ impl Work {
         let mut run = self.run_of(task, image)?;
         let mut tries = 0;
         let mut clashes = 0;
+        let mut doubts = 0;
         let mut refused = None;
         loop {
             // Before each call, and not only the first: it may have waited for Docker.
@@ -269,8 +270,7 @@ impl Work {
                     )));
                 }
                 // What it did is not known until it answers again.
-                Complaint::Down => {
-                    self.node.gate.set(Err(fault.text));
+                Complaint::Down if self.node.is_docker_away(&fault, &mut doubts) => {
                     if let Some(container) = self.interrupted()? {
                         return Ok(container.id);
                     }

@@ -87,7 +87,7 @@ impl Crew {
     pub fn start(&mut self, key: u64, argv: &[String]) -> Result<(), CommandFault> {
         let Some((program, arguments)) = argv.split_first() else {
             let reason = "the command line is empty".to_owned();
-            return Err(CommandFault::CannotStart { argv: Vec::new(), reason });
+            return Err(CommandFault::CannotStart { argv: Vec::new(), reason, is_too_long: false });
         };
         let mut command = Command::new(OsStr::from_bytes(&raw_text::decode(program)));
         for argument in arguments {
