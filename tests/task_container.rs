@@ -142,6 +142,34 @@ fn a_call_that_finds_no_docker_where_others_do_fails_its_own_task_alone() {
 }
 
 #[test]
+fn a_link_that_a_task_has_made_leads_to_no_mount_that_is_not_allowed() {
+    let scratch = scratch();
+    let (open, closed) = (scratch.dir.join("open"), scratch.dir.join("closed"));
+    for folder in [&open, &open.join("in"), &closed] {
+        fs::create_dir(folder).unwrap();
+    }
+    let cluster = cluster(Settings { docker_lines: format!("allowed_mounts = [{open:?}]\n"), ..Settings::default() });
+    let task = |folder: &str, script: &str| {
+        let mount = format!("{}:/x", open.join(folder).display());
+        let id = cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", script]);
+        cluster.await_end(&id)
+    };
+    let made = task("", &format!("ln -s {} /x/link; ln -s in /x/inner", closed.display()));
+    assert_eq!(made.status, "completed", "{}", seen(&made));
+    for (path, reason) in
+        [("link", "docker.allowed_mounts"), ("link/.", "docker.allowed_mounts"), ("gone", "cannot mount")]
+    {
+        let record = task(path, "touch /x/mark");
+        let message = record.error_message.as_deref().unwrap_or_default();
+        assert!(record.status == "failed" && message.contains(reason), "{path}: {}", seen(&record));
+    }
+    assert_eq!(fs::read_dir(&closed).unwrap().count(), 0, "nothing was written");
+    let inner = task("inner", "touch /x/mark");
+    assert_eq!(inner.status, "completed", "{}", seen(&inner));
+    assert!(open.join("in/mark").exists());
+}
+
+#[test]
 fn what_a_task_puts_in_the_place_of_its_result_changes_nothing() {
     let cluster = cluster(Settings::default());
     let out = "/.hakuriver/out";

@@ -31,6 +31,27 @@ pub fn is_clusters(shared_dir: &Path, cluster: &str) -> bool {
     id.is_ok_and(|id| String::from_utf8_lossy(&id).trim() == cluster)
 }
 
+/// Where each of `paths` is when all links in it are followed. May take long: for [`Looks::at`].
+///
+/// # Errors
+/// One sentence: one of them is not there, or is not within any of `roots`, whose own links are followed too.
+pub fn within(paths: &[PathBuf], roots: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    // One that is not there has nothing in it.
+    let roots: Vec<PathBuf> = roots.iter().filter_map(|root| root.canonicalize().ok()).collect();
+    let real = |path: &PathBuf| {
+        let real = path.canonicalize().map_err(|fault| format!("cannot mount {}: {fault}", path.display()))?;
+        if roots.iter().any(|root| real.starts_with(root)) {
+            return Ok(real);
+        }
+        Err(format!(
+            "this node does not allow {} to be mounted: it leads to {} (docker.allowed_mounts)",
+            path.display(),
+            real.display()
+        ))
+    };
+    paths.iter().map(real).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +69,35 @@ mod tests {
         let data = scratch.path().join("shared_data");
         assert_eq!(shared_data(&looks, scratch.path(), "c1"), Some(data.clone()));
         assert!(data.is_dir());
+    }
+
+    #[test]
+    fn a_link_leads_out_of_no_root() {
+        use std::os::unix::fs::symlink;
+        let scratch = Scratch::new();
+        let at = |name: &str| scratch.path().canonicalize().expect("it is there").join(name);
+        for folder in ["a", "a/in", "ab", "b"] {
+            fs::create_dir(at(folder)).expect("it can be made");
+        }
+        for (link, target) in
+            [("a/out", "../b"), ("a/to-in", "in"), ("a/twice", "to-in/../out"), ("c", "b"), ("a/ring", "ring")]
+        {
+            symlink(target, at(link)).expect("it can be made");
+        }
+        let leads = |path: &str, root: &str| within(&[at(path)], &[at("missing"), at(root)]);
+        assert_eq!(leads("a/in", "a"), Ok(vec![at("a/in")]));
+        assert_eq!(leads("a", "a"), Ok(vec![at("a")]));
+        assert_eq!(leads("a/to-in", "a"), Ok(vec![at("a/in")]));
+        assert_eq!(leads("c", "c"), Ok(vec![at("b")]), "who runs the node may have a link for a root");
+        for path in ["a/out", "a/twice", "ab", "c"] {
+            let fault = leads(path, "a").expect_err("it is outside");
+            assert!(
+                fault.contains(at(path).to_str().expect("a text")) && fault.contains("docker.allowed_mounts"),
+                "{fault}"
+            );
+        }
+        for path in ["a/gone", "a/ring"] {
+            assert!(leads(path, "a").expect_err("there is none").contains("cannot mount"), "{path}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod banner;
 mod command;
 mod freeze;
 mod look;
+mod mounts;
 mod start;
 mod stop;
 mod vps;

@@ -1,14 +1,13 @@
 //! From an order to a container: what VPS and commands have in common.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Halt, Work};
 use crate::api::json;
 use crate::domain::cpuset::CpuSet;
 use crate::domain::pinning::PinRequest;
-use crate::domain::spec::Mount;
 use crate::info;
 use crate::runner::backoff::Backoff;
 use crate::runner::executor::docker_args::{ContainerRun, run_task};
@@ -127,24 +126,6 @@ impl Work {
                 Ok(None)
             }
             ContainerState::Exited(_) => Err(self.died_early(&container)?),
-        }
-    }
-
-    /// What this node itself forbids, whatever the Host says.
-    pub(super) fn allowed(&self, order: &ContainerOrder) -> Result<(), Halt> {
-        let limits = &self.node.limits;
-        if order.privileged && !limits.allow_privileged {
-            return Err(over(
-                "this node allows no privileged containers (docker.allow_privileged = false in its config)",
-            ));
-        }
-        let allowed =
-            |mount: &&Mount| limits.allowed_mounts.iter().any(|root| Path::new(&mount.host).starts_with(root));
-        match order.mounts.iter().find(|mount| !allowed(mount)) {
-            Some(mount) => {
-                Err(over(format!("this node does not allow {} to be mounted (docker.allowed_mounts)", mount.host)))
-            }
-            None => Ok(()),
         }
     }
 
@@ -323,29 +304,6 @@ impl Work {
         })
     }
 
-    /// The mounts, and the working directory.
-    fn mounts(&self, task: &Contained<'_>) -> Result<(Vec<Mount>, Option<String>), Halt> {
-        let limits = &self.node.limits;
-        let taken = |path: &str| task.container.mounts.iter().any(|mount| mount.container == path);
-        let mut mounts = Vec::new();
-        let mut add = |host: PathBuf, container: &str| -> Result<(), Halt> {
-            // A mount of the user's own at this place wins.
-            if !taken(container) {
-                mounts.push(Mount { host: text(&host)?, container: container.to_owned(), read_only: false });
-            }
-            Ok(())
-        };
-        let shared = storage::shared_data(&self.node.looks, &limits.shared_dir, &self.node.docker.owner().cluster);
-        let is_shared = shared.is_some();
-        if let Some(shared) = shared {
-            add(shared, "/shared")?;
-        }
-        add(limits.local_temp_dir.clone(), "/local_temp")?;
-        mounts.extend(task.container.mounts.iter().cloned());
-        let shared = (is_shared || taken("/shared")).then(|| "/shared".to_owned());
-        Ok((mounts, task.workdir.map(ToOwned::to_owned).or(shared)))
-    }
-
     /// Its container, as Docker has it now.
     pub(super) fn seen(&mut self) -> Result<Option<Container>, Halt> {
         self.find(Self::waiting)?.map_err(|fault| over(fault.text))
@@ -364,7 +322,7 @@ fn is_full(fault: &io::Error) -> bool {
     matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn text(path: &Path) -> Result<String, Halt> {
+pub(super) fn text(path: &Path) -> Result<String, Halt> {
     let text = path.to_str().map(ToOwned::to_owned);
     text.ok_or_else(|| over(format!("the path {} is not UTF-8, which Docker cannot mount", path.display())))
 }
