@@ -191,3 +191,22 @@ fn it_runs_as_the_user_that_was_asked_for() {
         cluster.task_submit(&["--user", bad], &["true"]).fails(2, &[]);
     }
 }
+
+#[test]
+fn a_user_that_the_node_names_is_the_only_one_without_a_container() {
+    let lines = "initial_base_image = \"\"\n[environment]\nrunner_user = \"1234:1235\"\n";
+    let settings = Settings { no_environment: true, docker_lines: lines.into(), ..Settings::default() };
+    let cluster = Cluster::host_and_runner(settings);
+    for options in [&[][..], &["--user", "1234"], &["--user", "1234:1235"]] {
+        let id = cluster.null_task(options, &["sh", "-c", "echo $(id -u):$(id -g):$(id -G)"]);
+        let record = cluster.await_end(&id);
+        assert_eq!(cluster.stdout(&id), "1234:1235:1235\n", "{options:?}: {}", seen(&record));
+    }
+    for user in ["0", "0:1235", "1234:0", "1235"] {
+        let id = cluster.null_task(&["--user", user], &["id"]);
+        let record = cluster.await_status(&id, "failed");
+        let message = record.error_message.as_deref().unwrap_or_default();
+        assert!(message.contains("environment.runner_user"), "{user}: {}", seen(&record));
+        assert_eq!(cluster.stdout(&id), "", "{user}: it did not run");
+    }
+}

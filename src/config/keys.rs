@@ -85,7 +85,9 @@ pub(super) const KEYS: &[Key] = &[
         "environment",
         "runner_user",
         "\"\"",
-        &["Runner: the user of tasks that run without a container; empty is the Runner's own."],
+        &[
+            "Runner: the only user of tasks that run without a container; empty: the Runner's own, or whom the task names.",
+        ],
     ),
     key("docker", "command", "\"docker\"", &["The program that manages containers."]),
     key(
@@ -115,7 +117,12 @@ pub(super) const KEYS: &[Key] = &[
     key("docker", "tasks_privileged", "false", &["Whether containers are privileged where the task does not say."]),
     key("docker", "allow_privileged", "true", &["false forbids privileged containers to everyone."]),
     key("docker", "additional_mounts", "[]", &["Mounts of tasks that name none: [\"/data:/data:ro\"]"]),
-    key("docker", "allowed_mounts", "[\"/\"]", &["The host paths that tasks may mount, with all below them."]),
+    key(
+        "docker",
+        "allowed_mounts",
+        "[\"/\"]",
+        &["The host paths that tasks may mount, with all below them that no link leads out of."],
+    ),
     key(
         "docker",
         "start_timeout",

@@ -71,7 +71,7 @@ pub struct Limits {
     pub install_timeout: Duration,
     pub allow_privileged: bool,
     pub allowed_mounts: Vec<PathBuf>,
-    /// Who runs commands without a container that name nobody; None: this Runner's own user.
+    /// Who runs commands without a container, and nobody else does; None: this Runner's own user, or whom the command names.
     pub runner_user: Option<Account>,
     pub is_root: bool,
     pub own_uid: u32,

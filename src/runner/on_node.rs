@@ -71,8 +71,8 @@ fn prepare(node: &Node, record: &Record, order: &CommandOrder) -> Result<Prepare
         return Err("this node cannot limit the memory of tasks without a container".to_owned());
     }
     let (account, is_other) = match (order.user, &node.limits.runner_user) {
-        (Some(user), _) => (local_account(user), true),
-        (None, Some(account)) => (account.clone(), true),
+        (asked, Some(account)) => (only(account, asked)?.clone(), true),
+        (Some(user), None) => (local_account(user), true),
         (None, None) => (local_account(UserId { uid: node.limits.own_uid, gid: None }), false),
     };
     if !node.limits.is_root && account.uid != node.limits.own_uid {
@@ -114,6 +114,19 @@ fn prepare(node: &Node, record: &Record, order: &CommandOrder) -> Result<Prepare
         ..Start::default()
     };
     Ok(Prepared { start, inventory, near })
+}
+
+/// The account that tasks have where the configuration names it: else a token that must not be root here were root by asking.
+fn only(account: &Account, asked: Option<UserId>) -> Result<&Account, String> {
+    let is_the_one = |user: UserId| user.uid == account.uid && user.gid.is_none_or(|gid| gid == account.gid);
+    if asked.is_none_or(is_the_one) {
+        return Ok(account);
+    }
+    Err(format!(
+        "this node runs tasks without a container as user {}:{} and as no other (environment.runner_user in its config): leave out \
+         --user",
+        account.uid, account.gid
+    ))
 }
 
 fn local_account(user: UserId) -> Account {
@@ -210,6 +223,24 @@ mod tests {
         assert_eq!((of(9, None).home.as_str(), of(9, None).shell.as_str()), ("/", "/bin/sh"));
         assert_eq!((of(4711, Some(3)).gid, of(4711, None).gid, of(4711, None).name.as_str()), (3, 4711, "4711"));
         assert_eq!((of(1000, Some(7)).gid, of(1000, Some(7)).name.as_str()), (7, "me"));
+    }
+
+    #[test]
+    fn nobody_asks_his_way_out_of_the_configured_account() {
+        let account = account("", UserId { uid: 70, gid: Some(7) });
+        for (uid, gid, is_right) in [
+            (70, None, true),
+            (70, Some(7), true),
+            (70, Some(0), false),
+            (0, None, false),
+            (0, Some(7), false),
+            (71, Some(7), false),
+        ] {
+            assert_eq!(only(&account, Some(UserId { uid, gid })).is_ok(), is_right, "{uid}:{gid:?}");
+        }
+        assert_eq!(only(&account, None), Ok(&account));
+        let fault = only(&account, Some(UserId { uid: 0, gid: None })).expect_err("another");
+        assert!(fault.contains("70:7") && fault.contains("environment.runner_user"), "{fault}");
     }
 
     #[test]
