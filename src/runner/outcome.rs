@@ -36,18 +36,25 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         // Docker gives a code of its own to those that it finds dead.
         _ if restarted && exit.code != 0 => lost(),
         // It was killed, and did not see this end: then what was written in the container is all that there is.
-        Some(ExitFile { code: Some(code), signal, timed_out, .. }) if exit.code == UNSEEN => {
+        Some(ExitFile { code: Some(code), signal, timed_out, .. }) if is_unseen(exit) => {
             End { code: Some(*code), signal: signal_of(*signal, *code), timed_out: *timed_out, ..seen }
         }
-        Some(ExitFile { fault: Some(fault), .. }) if exit.code == UNSEEN => {
+        Some(ExitFile { fault: Some(fault), .. }) if is_unseen(exit) => {
             End { code: Some(NOT_RUN), fault: Some(one_line(fault)), ..seen }
         }
-        _ if exit.code == UNSEEN => End {
+        _ if is_unseen(exit) => End {
             fault: Some("result unknown: Docker did not see how its container ended".to_owned()),
             ..End::default()
         },
         _ => seen,
     }
+}
+
+/// Docker gives a code of its own to an end that it has not seen: containerd's for "unknown", or, where containerd has forgotten the
+/// container as well when dockerd comes back, the 0 with which it began and no time (found by the torture: a command that had ended with
+/// 3 was `completed`).
+fn is_unseen(exit: &ContainerExit) -> bool {
+    exit.code == UNSEEN || exit.code == 0 && exit.finished_at.is_none()
 }
 
 /// The signal that the task says it was ended by, if there is such a signal and it fits its exit code.
@@ -130,7 +137,8 @@ mod tests {
 
     #[test]
     fn docker_decides_and_the_container_explains() {
-        let exit = |code, oom| ContainerExit { code, oom, finished_at: None };
+        let exit = |code, oom| ContainerExit { code, oom, finished_at: Some("2026-11-29T10:00:00Z".to_owned()) };
+        let forgotten = || ContainerExit { finished_at: None, ..exit(0, false) };
         let told = |code, signal| ExitFile { code: Some(code), signal, ..ExitFile::default() };
         let end = |code, signal| End { code: Some(code), signal, ..End::default() };
         let not_run = ExitFile { fault: Some("cannot run 'x':\nno".to_owned()), ..ExitFile::default() };
@@ -168,6 +176,9 @@ mod tests {
             (exit(255, false), Some(told(128, Some(0))), false, end(128, None)),
             (exit(128, false), Some(told(128, Some(0))), false, end(128, None)),
             (exit(255, false), None, false, unseen()),
+            (forgotten(), Some(told(3, None)), false, end(3, None)),
+            (forgotten(), Some(told(0, None)), false, end(0, None)),
+            (forgotten(), None, false, unseen()),
             (exit(255, false), Some(ExitFile::default()), false, unseen()),
             (exit(255, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
         ] {

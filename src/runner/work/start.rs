@@ -16,7 +16,6 @@ use crate::runner::images::ImageFault;
 use crate::runner::message::Next;
 use crate::runner::order::{ContainerOrder, Needs, Order};
 use crate::runner::record::{Outcome, Phase};
-use crate::runner::storage;
 use crate::runner::supervise::box_file::{self, BoxFile};
 use crate::sys::{file, recall};
 
