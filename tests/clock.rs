@@ -116,7 +116,7 @@ fn assert_times(record: &TaskRecord, begun_at: i64, ended_at: i64) {
 
 #[test]
 fn on_a_node_whose_clock_is_set_tasks_run_as_long_as_they_may_and_end_after_they_began() {
-    const TIMEOUT: u32 = 4;
+    const TIMEOUT: u32 = 6;
     let mut cluster = Cluster::new(Settings { no_environment: true, timeout_factor: TIMEOUT, ..Settings::default() });
     cluster.start_host();
     cluster.write_runner_config("a");
@@ -129,6 +129,8 @@ fn on_a_node_whose_clock_is_set_tasks_run_as_long_as_they_may_and_end_after_they
         let options = ["--cores", "0", "--time-limit", "1h"];
         let id = cluster.script(&options, &format!("echo here; {}; exit 3", latches.wait(name)));
         cluster.await_lines(&id, 1);
+        // Which is told a moment after its output.
+        cluster.await_status(&id, "running");
         set(&cluster, step);
         // Longer than a silent node has.
         wait::holds_for("it goes on, and its node is heard", Duration::from_secs(u64::from(TIMEOUT) + 2), || {
