@@ -82,9 +82,7 @@ fn of_answer(text: &str) -> Complaint {
         Complaint::PortTaken
     } else if starts(&["conflict. the container name", "creating container storage: the container name"]) {
         Complaint::NameTaken
-    } else if starts(&["id already in use", "task ", "failed to create task for container"])
-        && has(&["id already in use", "already exists"])
-    {
+    } else if starts(&["id already in use"]) || starts(&["task "]) && text.contains(": already exists") {
         Complaint::NotLetGo
     } else if starts(&["container ", "cannot pause", "cannot unpause", "cannot kill", "cannot stop", "cannot remove"])
         && has(&[

@@ -296,8 +296,11 @@ impl Init {
     fn clear(&self) {
         self.recall.iter().for_each(recall::drain);
         eprintln!("hakuriver: this container was recalled by its node");
-        // Where we are not process 1, Docker's own init ends the rest after us.
-        while self.first {
+        if !self.first {
+            // Docker's own init ends the rest after us.
+            return;
+        }
+        loop {
             let _none = kill(Pid::from_raw(-1), Signal::SIGKILL);
             if bury(|_, _| {}) {
                 return;
