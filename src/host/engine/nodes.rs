@@ -17,7 +17,8 @@ use super::node::Node;
 
 impl Core {
     /// A Runner wants to be a node. The same Runner may ask again and gets the same session; another one on the same
-    /// machine takes over at once (a lock there keeps two apart); one on another machine only when the first is silent.
+    /// machine takes over at once (a lock there keeps two apart); one on another machine only when the first is silent, and has no
+    /// tasks.
     pub(super) fn register(
         &mut self,
         asked: Registration,
@@ -37,6 +38,23 @@ impl Core {
                     asked.name,
                     node.record.address,
                     self.settings.node_timeout.as_secs()
+                ),
+            )));
+        }
+        // What the machine before had of them may live there still: the new one could only tell that it has none of it.
+        // (One without an id of its own is told by its boot, and is not known again after the next.)
+        let is_other = |record: &NodeRecord| {
+            let has_id = record.machine_id != record.boot_id && asked.machine_id != asked.boot_id;
+            has_id && record.machine_id != asked.machine_id
+        };
+        if let Some(node) = known.filter(|node| is_other(&node.record) && !node.tasks.is_empty()) {
+            let (name, count) = (&asked.name, node.tasks.len());
+            return Ok(Err(ActFault::new(
+                409,
+                format!(
+                    "node '{name}' is another machine ({}), and {count} of its tasks may still live there: bring that one back, or say that \
+                     it is gone with 'hakuriver client forget {name}'; or set network.runner_hostname here",
+                    node.record.address,
                 ),
             )));
         }

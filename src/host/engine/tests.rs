@@ -439,6 +439,26 @@ fn a_name_that_is_heard_from_another_machine_is_refused_until_it_is_silent() {
 }
 
 #[test]
+fn another_machine_does_not_speak_for_tasks_of_the_one_before() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    // One that may have been started although nobody has heard of it, too.
+    let [ran, given] = [1, 1].map(|cores| bench.submit(command(cores)).expect("accepted"));
+    bench.observe("n1", &session, false, vec![seen(ran, 1, Observation::Running)]);
+    bench.pass(TIMEOUT);
+    bench.turn(Vec::new());
+    assert_eq!([ran, given].map(|id| bench.state(id)), [State::Lost, State::Lost]);
+    let fault = bench.register("n1", "instance9", "machine9").expect_err("it knows nothing of them");
+    assert!(fault.status == 409 && fault.detail.contains("client forget n1"), "{}", fault.detail);
+    bench.register("n1", "instance2", "machine1").expect("the same machine may");
+    bench.pass(TIMEOUT);
+    bench.turn(Vec::new());
+    bench.ask(|reply| Action::Forget("n1".parse().expect("name"), reply)).expect("a user says that it is gone");
+    bench.register("n1", "instance9", "machine9").expect("a new node");
+    assert_eq!([ran, given].map(|id| bench.state(id)), [State::Failed, State::Failed]);
+}
+
+#[test]
 fn what_a_complete_inventory_lacks_though_it_was_seen_has_an_unknown_result() {
     let mut bench = Bench::new();
     let session = bench.node("n1");
