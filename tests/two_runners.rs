@@ -34,6 +34,63 @@ fn a_second_runner_with_a_state_directory_of_its_own_is_refused() {
     // Its place is free with its end, whichever that is.
     cluster.kill9("runner-a");
     cluster.spawn("rival", &["runner", "--config", &config]);
+    wait::until("the other one serves the node", SOON, || {
+        let log = cluster.log("rival");
+        if log.contains("registered at") { Ok(()) } else { Err(log) }
+    });
+    cluster.await_status(&id, "running");
+    cluster.kill_vps(&id);
+}
+
+/// As another machine: a network and an id of its own, and neither Docker nor (`ip netns exec` mounts another /sys) control groups.
+fn spawn_elsewhere(cluster: &mut Cluster, space: &Namespace) {
+    let id = cluster.dir.join("machine-id");
+    fs::write(&id, format!("{:032x}\n", 0xA11)).unwrap();
+    let no_docker = "initial_base_image = \"\"\ncommand = \"/bin/false\"\n";
+    let text = space.runner_config(cluster, "a").replace("initial_base_image = \"\"\n", no_docker);
+    let config = rival(cluster, &text);
+    let script = "mount --bind \"$0\" /etc/machine-id && exec \"$@\"";
+    let (id, binary) = (id.to_str().unwrap(), binary());
+    let line = ["netns", "exec", &space.name, "unshare", "-m", "sh", "-c", script, id, binary.to_str().unwrap()];
+    cluster.spawn_program("rival", Path::new("ip"), &[line.as_slice(), &["runner", "--config", &config]].concat());
+}
+
+#[test]
+fn a_second_runner_on_another_machine_waits_until_the_first_is_silent_and_starts_nothing_of_it() {
+    const TIMEOUT: u32 = 6;
+    let settings = Settings { no_environment: true, timeout_factor: TIMEOUT, ..Settings::default() };
+    let mut cluster = Cluster::new(settings);
+    let space = Namespace::new(&cluster);
+    Namespace::open_host(&cluster);
+    cluster.start_host();
+    cluster.start_runner("a");
+    let witness = Witness::of(&cluster);
+    let latches = Latches::new(&cluster);
+    let starts = cluster.dir.join("starts");
+    let script = format!("echo $$ >>{}; echo $$; {}; exit 3", starts.display(), latches.wait("go"));
+    let id = cluster.script(&["--cores", "1"], &script);
+    witness.acknowledged([&id]);
+    witness.expect(&id, 3, Some(starts.clone()));
+    let pid = cluster.await_pid(&id);
+    let began = start_time(pid);
+
+    spawn_elsewhere(&mut cluster, &space);
+    wait::until("it says why it does not begin", SOON, || {
+        let log = cluster.log("rival");
+        let is_said = log.contains("registered from another machine") && log.contains("stop that Runner");
+        if is_said { Ok(()) } else { Err(log) }
+    });
+    wait::holds_for("the first one goes on", Duration::from_secs(u64::from(TIMEOUT) + 3), || {
+        let (node, record) = (cluster.nodes().remove(0), cluster.status(&id));
+        let log = cluster.log("rival");
+        let is_fine = node.status == "online" && record.status == "running" && !log.contains("registered at");
+        if is_fine { Ok(()) } else { Err(format!("{}, {}; {log}", node.status, seen(&record))) }
+    });
+    assert_eq!(cluster.ended("rival"), None, "it waits");
+    assert_eq!(cluster.log("rival").matches("cannot register").count(), 1, "said once: {}", cluster.log("rival"));
+
+    cluster.kill9("runner-a");
+    let killed = Instant::now();
     wait::until("the other one is told that it cannot know what lives on the first", SOON, || {
         let log = cluster.log("rival");
         if log.contains("is another machine") && log.contains("client forget") { Ok(()) } else { Err(log) }
