@@ -10,6 +10,7 @@ use hakuriver::store::{Source, Store, prepare};
 
 use crate::env::{Cluster, SOON, Settings, binary, first_id};
 use crate::fake_node::{FakeNode, Hardware};
+use crate::mount::Mount;
 use crate::program::Output;
 use crate::{http, program, wait};
 
@@ -130,9 +131,7 @@ impl Drop for Gone {
 
 #[test]
 fn a_database_that_may_not_be_read_is_not_begun_anew() {
-    if !nix::unistd::geteuid().is_root() {
-        return eprintln!("skipped: only root can take another user's part");
-    }
+    assert!(nix::unistd::geteuid().is_root(), "only root can take another user's part");
     // A folder that everyone can come to.
     let folder = std::env::temp_dir().join(format!("hakuriver-nobody-{}", std::process::id()));
     fs::create_dir(&folder).unwrap();
@@ -274,21 +273,21 @@ fn one_database_has_one_host_under_whatever_name() {
     cluster.start_host();
 }
 
-/// A file system of so many bytes that ends with the test.
-struct Small(PathBuf);
+/// A small file system that is full at times.
+struct Small {
+    at: PathBuf,
+    _mount: Mount,
+}
 
 impl Small {
-    /// None: that is not allowed here.
-    fn mount(at: PathBuf, size: &str) -> Option<Self> {
+    fn mount(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).unwrap();
-        let size = format!("size={size},mode=755");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "hakuriver-test"]).arg(&at).status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(at))
+        Self { _mount: Mount::tmpfs(&at, size), at }
     }
 
     /// Takes all the room there is.
     fn fill(&self) {
-        let file = OpenOptions::new().create(true).append(true).open(self.0.join("filler")).unwrap();
+        let file = OpenOptions::new().create(true).append(true).open(self.at.join("filler")).unwrap();
         let mut size = file.metadata().unwrap().len();
         for part in [1 << 20, 1 << 12] {
             while file.write_all_at(&vec![0; part], size).is_ok() {
@@ -298,23 +297,14 @@ impl Small {
     }
 
     fn empty(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: the Host may still run when a test fails.
-        let _gone = Command::new("umount").arg("-l").arg(&self.0).status();
+        fs::remove_file(self.at.join("filler")).unwrap();
     }
 }
 
 #[test]
 fn a_full_disk_refuses_what_is_new_and_nothing_else() {
     let at = std::env::temp_dir().join(format!("hakuriver-full-{}", std::process::id()));
-    let Some(small) = Small::mount(at.clone(), "24M") else {
-        return eprintln!("skipped: a tmpfs cannot be mounted here");
-    };
+    let small = Small::mount(at.clone(), "24M");
     let lines = format!("[database]\ndb_file = {:?}\n", at.join("cluster.db"));
     let mut cluster = Cluster::new(Settings { host_lines: lines, ..settings() });
     cluster.start_host();

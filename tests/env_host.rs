@@ -14,6 +14,7 @@ use crate::daemon::Daemon;
 use crate::env::{Cluster, SOON, Settings, image_file, write_script};
 use crate::fake_node::{FakeNode, Hardware};
 use crate::gate::Gate;
+use crate::mount::Mount;
 use crate::program::docker;
 use crate::{http, wait};
 
@@ -513,12 +514,7 @@ fn a_full_disk_fails_the_packing_and_nothing_else() {
     let cluster = host(None, "");
     let env = Env::new(&cluster, "full");
     create(&cluster, &env);
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&env.folder).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("not tried: this machine mounts no tmpfs");
-        return;
-    }
-    let small = Small(env.folder.clone());
+    let small = Mount::tmpfs(&env.folder, "1m");
     let full = cluster.post(&format!("/docker/create_tar/{}", env.name), "");
     assert!(refusal(&full, 507).contains("No space left"), "{}", full.text());
     assert_eq!(env.files(), [""; 0]);
@@ -529,15 +525,6 @@ fn a_full_disk_fails_the_packing_and_nothing_else() {
     let image = env.image().unwrap();
     drop(small);
     docker(&["rmi", "-f", &image]);
-}
-
-/// A file system of the test's own, gone with the value.
-struct Small(PathBuf);
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use hakuriver::sys::shutdown::Stop;
 
 use crate::env::{Cluster, SOON, Settings, rss};
 use crate::fake_node::{FakeNode, Hardware, observed};
+use crate::mount::Mount;
 use crate::{http, wait};
 
 /// A Host, a node that does what the test says, and a task that "runs" there.
@@ -275,26 +276,12 @@ fn a_reader_that_stalls_holds_nobody() {
     drop(stalled);
 }
 
-/// A file system of its own for a folder, gone with this.
-struct Small(std::path::PathBuf);
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_output_and_nothing_else_and_recovers() {
     let (cluster, node, id) = scene();
     let folder = cluster.dir.join("shared/task_outputs");
     std::fs::create_dir(&folder).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&folder).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("not tried: this machine mounts no tmpfs");
-        return;
-    }
-    let _small = Small(folder.clone());
+    let _small = Mount::tmpfs(&folder, "256k");
     let chunk: Vec<u8> = (0..300_000).map(byte_at).collect();
     let full = node.ship(&id, 1, "stdout", 0, &chunk);
     assert_eq!(full.status, 507, "{}", full.text());

@@ -189,8 +189,9 @@ impl Work {
         }
     }
 
-    /// It is over: nothing of it lives, nor begins any more (a `docker run` of a Runner that is dead may still be on its way). Until that is so, nothing is told and nothing let go. Where something else is wanted meanwhile,
-    /// all stays as it was: whoever looks at it next comes here again.
+    /// It is over: nothing of it lives, nor begins any more (a `docker run` of a Runner that is dead may still be on its way). Until
+    /// that is so, nothing is told and nothing let go. Where something else is wanted meanwhile, all stays as it was: whoever looks at
+    /// it next comes here again.
     fn end(&mut self, outcome: Outcome) -> Next {
         if self.record.is_command()
             && let Err(fault) = file::take(&self.folder().join("out").join(TICKET))
