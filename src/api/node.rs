@@ -54,6 +54,9 @@ pub struct Registered {
     pub host_epoch: String,
     /// The address under which the Host will dial this node: VPS ports are published on it.
     pub address: String,
+    /// It takes an inventory in several calls (see [`Observed::told`]); an older Host does not know of that.
+    #[nserde(default)]
+    pub takes_parts: bool,
 }
 
 /// `PUT /heartbeat/{hostname}`
@@ -202,7 +205,7 @@ pub struct Acknowledged {
 }
 
 /// The answer to `GET /runner/{hostname}/desired?session=&version=V`: everything that this node should have. Asked with
-/// `&changes=1`, it may be what is new since version V alone, or the first part of a list that is long.
+/// `&changes=1`, it may be what is new since version V alone; with `&parts=1`, the first part of a list that is long.
 #[derive(Clone, Debug, Default, DeJson, SerJson)]
 #[nserde(serialize_none_as_null)]
 pub struct DesiredAnswer {

@@ -256,7 +256,7 @@ impl Link {
     ) -> Result<DesiredAnswer, LinkFault> {
         let (host, session, version) = (&self.hostname, escaped(&session.id), escaped(version));
         let through = through.map(|id| format!("&through={id}")).unwrap_or_default();
-        let path = format!("/runner/{host}/desired?session={session}&version={version}&changes=1{through}");
+        let path = format!("/runner/{host}/desired?session={session}&version={version}&changes=1&parts=1{through}");
         self.call::<(), _>("GET", &path, None, hold + CALL)
     }
 

@@ -27,6 +27,8 @@ use crate::sys::{file, process, recall};
 
 /// How often a call that found no Docker is made again though Docker answers others: it may just have come back.
 const MOST_DOUBTS: u32 = 3;
+/// How long is waited after the first of them; after each further one twice as long.
+const DOUBT: Duration = Duration::from_millis(500);
 
 /// This node.
 pub struct Node {
@@ -36,6 +38,8 @@ pub struct Node {
     pub holdings: Holdings,
     pub records: Records,
     pub looks: Looks,
+    /// For what users want mounted, which may be any file system: one that is dead is to hold up nothing else.
+    pub mount_looks: Looks,
     pub boot_id: String,
     /// The copy of our own binary that new containers get.
     pub binary: PathBuf,
@@ -118,6 +122,7 @@ impl Node {
             holdings: Holdings::default(),
             records,
             looks,
+            mount_looks: Looks::default(),
             boot_id,
             binary,
             limits: Limits {
@@ -199,7 +204,7 @@ impl Node {
     /// where that does not answer everybody waits for it. `doubts` counts how often it has answered after such a call.
     ///
     /// True: the call is to be made again. False: the daemon answers, and that call fails all the same.
-    pub fn is_docker_away(&self, fault: &DockerFault, doubts: &mut u32) -> bool {
+    pub fn is_docker_away(&self, fault: &DockerFault, doubts: &mut u32, cancel: &Stop) -> bool {
         match self.docker.list() {
             Err(fault) => {
                 *doubts = 0;
@@ -210,6 +215,8 @@ impl Node {
             Ok(_) if fault.timed_out => true,
             Ok(_) => {
                 *doubts += 1;
+                // A daemon under load may take one call and not the next. (Who is to stop meanwhile is told so by what comes next.)
+                cancel.wait(DOUBT * 2_u32.pow(*doubts - 1));
                 *doubts <= MOST_DOUBTS
             }
         }

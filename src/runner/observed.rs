@@ -132,6 +132,8 @@ struct Inner {
     due: BTreeSet<(Instant, TaskId)>,
     /// The Host needs the whole inventory.
     complete_due: bool,
+    /// It takes that in several calls.
+    takes_parts: bool,
     /// Counts how often it was found to need one: what was told before that is of no use.
     inventory: u64,
     /// It was told of the one that is due as far as this change.
@@ -196,6 +198,12 @@ impl Outbox {
         let mut inner = self.lock();
         inner.is_due(task, None);
         inner.rows.remove(&task);
+    }
+
+    /// It is registered with a Host that takes an inventory in parts, or not: that needs one now.
+    pub fn registered(&self, takes_parts: bool) {
+        self.lock().takes_parts = takes_parts;
+        self.complete_due();
     }
 
     /// The Host needs the whole inventory: after registration, after a call that failed, after its restart.
@@ -305,7 +313,7 @@ impl Inner {
         let (mut tasks, mut rows, mut size) = (Vec::new(), Vec::new(), 0);
         for (change, id) in &wanted {
             let Some(row) = self.rows.get(id) else { continue };
-            if size >= PART {
+            if size >= PART && (self.takes_parts || !is_inventory) {
                 break;
             }
             size += size_of_row(&row.task);

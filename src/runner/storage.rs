@@ -1,6 +1,7 @@
 //! The directory that the cluster shares, as a node sees it.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::sys::looks::Looks;
@@ -36,11 +37,29 @@ pub fn is_clusters(shared_dir: &Path, cluster: &str) -> bool {
 /// # Errors
 /// One sentence: one of them is not there, or is not within any of `roots`, whose own links are followed too.
 pub fn within(paths: &[PathBuf], roots: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
-    // One that is not there has nothing in it.
-    let roots: Vec<PathBuf> = roots.iter().filter_map(|root| root.canonicalize().ok()).collect();
+    let unseen = |path: &Path, fault: &io::Error| {
+        let hint = match fault.kind() {
+            ErrorKind::PermissionDenied => " (the Runner's user has to be able to look into its folders)",
+            _ => "",
+        };
+        format!("cannot mount {}: {fault}{hint}", path.display())
+    };
+    let mut real_roots = Vec::new();
+    for root in roots {
+        match root.canonicalize() {
+            Ok(real) => real_roots.push(real),
+            Err(fault)
+                if fault.kind() == ErrorKind::PermissionDenied && paths.iter().any(|path| path.starts_with(root)) =>
+            {
+                return Err(unseen(root, &fault));
+            }
+            // One that is not there has nothing in it.
+            Err(_) => {}
+        }
+    }
     let real = |path: &PathBuf| {
-        let real = path.canonicalize().map_err(|fault| format!("cannot mount {}: {fault}", path.display()))?;
-        if roots.iter().any(|root| real.starts_with(root)) {
+        let real = path.canonicalize().map_err(|fault| unseen(path, &fault))?;
+        if real_roots.iter().any(|root| real.starts_with(root)) {
             return Ok(real);
         }
         Err(format!(

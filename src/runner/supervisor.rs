@@ -297,6 +297,11 @@ impl Line {
         let socket = match local::connect(name) {
             Ok(socket) => socket,
             Err(fault) if fault.kind() == ErrorKind::ConnectionRefused => return Err(None),
+            Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
+                return Err(Some(format!(
+                    "cannot connect to their supervisor: whoever listens at @{name} takes no connections ('ss -xlp' shows who it is)"
+                )));
+            }
             Err(fault) => return Err(Some(format!("cannot connect to their supervisor (@{name}): {fault}"))),
         };
         match local::is_ours(&socket) {

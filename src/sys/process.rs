@@ -60,8 +60,12 @@ pub fn hostname(root: &Path) -> io::Result<String> {
 }
 
 /// The machine's own id, from `<root>/etc/machine-id` or `<root>/var/lib/dbus/machine-id`: 32 hexadecimal digits.
-/// None where there is none (a minimal system, or an image that has not booted yet).
+/// None where there is none (a minimal system, or an image that has not booted yet), or one for this boot alone (machine-id(5): systemd
+/// then keeps it in `/run`).
 pub fn machine_id(root: &Path) -> Option<String> {
+    if root.join("run/machine-id").exists() {
+        return None;
+    }
     let id = |path: &str| {
         let text = non_empty(&std::fs::read_to_string(root.join(path)).ok()?)?;
         (text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())).then_some(text)
@@ -331,5 +335,8 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         std::fs::write(root.join("var/lib/dbus/machine-id"), format!("{id}\n")).expect("it can be written");
         assert_eq!(machine_id(root).as_deref(), Some(id));
+        std::fs::create_dir(root.join("run")).expect("a temporary folder can be made");
+        std::fs::write(root.join("run/machine-id"), format!("{id}\n")).expect("it can be written");
+        assert_eq!(machine_id(root), None, "it is for this boot alone");
     }
 }

@@ -37,7 +37,7 @@ pub fn make(path: &Path) -> io::Result<()> {
 /// error.
 ///
 /// # Errors
-/// The io error, without the path; `TimedOut`: after `limit` somebody still listens.
+/// The io error, without the path; `TimedOut`: after `limit` somebody still listens, or it could not be seen whether somebody does.
 pub fn end(path: &Path, limit: Duration) -> io::Result<bool> {
     let end = Instant::now() + limit;
     let mut found = false;
@@ -47,6 +47,14 @@ pub fn end(path: &Path, limit: Duration) -> io::Result<bool> {
             Ok(pipe) => pipe,
             Err(fault) if fault.kind() == ErrorKind::NotFound || fault.raw_os_error() == Some(libc::ENXIO) => {
                 return Ok(found);
+            }
+            // That this process or the machine is short of something says nothing of who listens.
+            Err(fault) if is_short(&fault) => {
+                if Instant::now() >= end {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                poll(&mut [], Some(end.min(Instant::now() + ROUND)));
+                continue;
             }
             Err(fault) => return Err(fault),
         };
@@ -92,6 +100,10 @@ pub(super) fn wait_for(pipe: &File) -> PollFd<'_> {
 pub fn drain(mut pipe: &File) {
     let mut words = [0; 512];
     while pipe.read(&mut words).is_ok_and(|n| n > 0) {}
+}
+
+fn is_short(fault: &io::Error) -> bool {
+    matches!(fault.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Neither a link nor anything but a pipe; no call waits.

@@ -133,8 +133,10 @@ pub(in crate::host) struct Poll {
     pub(in crate::host) session: String,
     /// The version that it has, as it was told; empty: none.
     pub(in crate::host) known: String,
-    /// It takes the difference to that version, and long lists in parts.
+    /// It takes the difference to that version.
     pub(in crate::host) changes: bool,
+    /// It takes long lists in parts: an older Runner would take the first one for all.
+    pub(in crate::host) parts: bool,
     /// It has that version only as far as this task, in the order of ids.
     pub(in crate::host) through: Option<TaskId>,
     /// It is answered when there is something new, rather than at once.

@@ -87,7 +87,7 @@ impl Core {
             let no_start = !node.record.inventoried;
             Some(order(task, node.recalled.contains(id), no_start))
         };
-        let cut = |ids: &mut dyn Iterator<Item = &TaskId>| part(ids, &line, poll.changes);
+        let cut = |ids: &mut dyn Iterator<Item = &TaskId>| part(ids, &line, poll.parts);
         let told = changed.as_ref().and_then(|changed| match poll.through {
             // More than goes into one answer: then all of it, in parts.
             None => Some(cut(&mut changed.iter())).filter(|(_, through)| through.is_none()),

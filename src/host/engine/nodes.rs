@@ -116,6 +116,7 @@ impl Core {
             cluster_id: self.settings.cluster_id.clone(),
             host_epoch: node.epoch(&self.settings.epoch),
             address: node.record.address.clone(),
+            takes_parts: true,
         };
         self.turn.nodes.insert(asked.name);
         self.turn.schedule = true;

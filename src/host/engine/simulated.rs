@@ -163,7 +163,7 @@ impl SimHost {
         }
         for (id, call) in calls {
             if let Call::Desired { name, session, version, through } = call {
-                let poll = Poll { session, known: version, changes: true, through, may_wait: true };
+                let poll = Poll { session, known: version, changes: true, parts: true, through, may_wait: true };
                 let (reply, answer) = mpsc::sync_channel(1);
                 actions.push(Action::Desired(name.clone(), poll.clone(), reply));
                 self.parked.push(Parked { call: id, name, poll, until: now.instant + self.hold, answer });

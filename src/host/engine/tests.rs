@@ -47,7 +47,14 @@ struct Bench {
 
 /// Asks for the whole list, and does not wait.
 fn poll(session: &str) -> Poll {
-    Poll { session: session.to_owned(), known: String::new(), changes: false, through: None, may_wait: false }
+    Poll {
+        session: session.to_owned(),
+        known: String::new(),
+        changes: false,
+        parts: false,
+        through: None,
+        may_wait: false,
+    }
 }
 
 impl Drop for Bench {
@@ -145,6 +152,7 @@ impl Bench {
                 session: node.record.session.clone(),
                 known: known.to_owned(),
                 changes,
+                parts: changes,
                 through,
                 may_wait: false,
             };

@@ -88,9 +88,9 @@ impl Api {
         Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs }))
     }
 
-    /// `GET /runner/{hostname}/desired?session=&version=[&changes=1[&through=]]`: waits until the list is another one than the
+    /// `GET /runner/{hostname}/desired?session=&version=[&changes=1][&parts=1[&through=]]`: waits until the list is another one than the
     /// version that the Runner has, one heartbeat interval at most. With `changes`, the answer may be what is new since
-    /// that version alone, or a part of a long list.
+    /// that version alone; with `parts`, a part of a long list.
     pub(super) fn desired(&self, name: &str, head: &Head) -> Result<Reply, ActFault> {
         let name = node_name(name)?;
         let session = head.query("session").ok_or_else(|| wrong("session", "the one given at registration"))?;
@@ -99,6 +99,7 @@ impl Api {
             session: session.to_owned(),
             known: known.to_owned(),
             changes: head.query("changes") == Some("1"),
+            parts: head.query("parts") == Some("1"),
             through: match head.query("through") {
                 None | Some("") => None,
                 Some(id) => Some(id.parse().map_err(|_| wrong("through", "the id of a task"))?),

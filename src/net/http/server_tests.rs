@@ -88,11 +88,26 @@ impl Server {
 
     /// Sends `text`, and reads to the end of the connection.
     fn talk(&self, text: &str) -> String {
+        self.try_talk(text).unwrap_or_else(|fault| panic!("{text:?} gave {fault}"))
+    }
+
+    fn try_talk(&self, text: &str) -> std::io::Result<String> {
         let mut socket = self.connect();
-        socket.write_all(text.as_bytes()).expect("room in the socket");
+        socket.write_all(text.as_bytes())?;
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap_or_else(|fault| panic!("{text:?} gave {answer:?} and {fault}"));
-        answer
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The same where others have to go first: on a busy machine they take their time, and who comes meanwhile is sent away.
+    fn talk_in_the_end(&self, text: &str) -> String {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.try_talk(text) {
+                Ok(answer) => return answer,
+                Err(fault) => assert!(Instant::now() < end, "{text:?} gave {fault}"),
+            }
+        }
     }
 }
 
@@ -290,7 +305,7 @@ fn requests_in_progress_keep_their_place_and_heads_do_not() {
             socket
         })
         .collect();
-    let answer = server.talk("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answer = server.talk_in_the_end("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     drop(slow);
     busy.write_all(b"ab").expect("it is open");
@@ -310,7 +325,7 @@ fn at_the_cap_a_reader_that_stalls_goes_where_nobody_is_idle() {
     stalled.write_all(b"GET /huge HTTP/1.1\r\n\r\n").expect("room in the socket");
     stalled.read_exact(&mut [0; 64]).expect("its answer has begun");
     let started = Instant::now();
-    let answer = server.talk("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answer = server.talk_in_the_end("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK") && started.elapsed() < Duration::from_secs(10), "{answer}");
     // What is still being done goes on.
     busy.write_all(b"ab").expect("it is open");

@@ -121,11 +121,13 @@ impl Sources {
                 }
             })
         };
-        let read = read.unwrap_or_else(|| Err("its file system does not answer".into()));
+        let silent = || SourceFault::Unreachable(format!("{} does not answer", self.folder.display()));
+        let read = read.ok_or_else(silent)?;
         let gone = archive.clone();
         let manifest = read.map(Arc::new).map_err(|fault| match self.looks.at(move || gone.is_gone()) {
             Some(true) => SourceFault::Unreachable(format!("{} was removed meanwhile", archive.path.display())),
-            _ => {
+            None => silent(),
+            Some(false) => {
                 let text = format!("the tarball {} cannot be used: {fault}", archive.path.display());
                 SourceFault::Unusable(ImageFault::Unusable(text))
             }

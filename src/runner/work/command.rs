@@ -27,7 +27,9 @@ impl Work {
             let node = std::sync::Arc::clone(&self.node);
             match node.images.config(&image) {
                 Ok(config) => break config,
-                Err(fault) if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts) => {
+                Err(fault)
+                    if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts, &self.cancel) =>
+                {
                     let cancel = self.cancel.clone();
                     node.gate.wait_up(&cancel, &mut |reason| self.waiting(reason))?;
                 }
@@ -68,6 +70,10 @@ impl Work {
     pub(super) fn finish(&mut self, death: Death) -> Next {
         // Only of one that failed does it matter what the kernel has killed, and that only Docker knows.
         if death.code != 0 {
+            return self.look(false);
+        }
+        if self.exit_file().is_some_and(|told| told.code != Some(0)) {
+            // Docker and the supervisor in the container disagree.
             return self.look(false);
         }
         let finished_at = death.at_ms.map(clock::rfc3339);

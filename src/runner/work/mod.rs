@@ -162,7 +162,7 @@ impl Work {
     fn recall(&self) -> io::Result<bool> {
         let has_lived = recall::end(&self.folder().join("box").join(RECALL), RECALL_LIMIT)?;
         if has_lived {
-            warning!("task {}: Docker had lost sight of a container of it, which was ended", self.record.task);
+            warning!("task {}: a container of it still lived, and was ended without Docker", self.record.task);
         }
         Ok(has_lived)
     }
@@ -174,7 +174,10 @@ impl Work {
             match self.recall() {
                 Ok(_) => return Ok(()),
                 Err(fault) if fault.kind() == io::ErrorKind::TimedOut => {
-                    warning!("task {}: a container that Docker has lost sight of does not end yet", self.record.task);
+                    warning!(
+                        "task {}: a container that Docker has lost sight of has not ended yet: {fault}",
+                        self.record.task
+                    );
                     self.say("waiting for an earlier container of it to end");
                     if self.cancel.wait(backoff.wait()) {
                         return Err(Cancelled);
@@ -238,7 +241,7 @@ impl Work {
             let cancel = self.cancel.clone();
             node.gate.wait_up(&cancel, &mut |reason| waiting(self, reason))?;
             match call(&node.docker) {
-                Err(fault) if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts) => {}
+                Err(fault) if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts, &cancel) => {}
                 other => return Ok(other),
             }
         }

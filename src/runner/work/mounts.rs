@@ -69,7 +69,7 @@ impl Work {
         let mut backoff = Backoff::new(UNANSWERED.0, UNANSWERED.1);
         let real = loop {
             let (paths, roots) = (paths.clone(), roots.clone());
-            match self.node.looks.at(move || storage::within(&paths, &roots)) {
+            match self.node.mount_looks.at(move || storage::within(&paths, &roots)) {
                 Some(real) => break real.map_err(over)?,
                 None => {
                     self.progress("waiting for the storage of its mounts, which does not answer on this node");

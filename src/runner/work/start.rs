@@ -99,7 +99,10 @@ impl Work {
                         Ok(None)
                     }
                     Err(fault) if fault.kind == Complaint::WrongState => self.interrupted(),
-                    Err(fault) => Err(over(fault.text)),
+                    Err(fault) => {
+                        self.remove(Self::waiting)?;
+                        Err(over(fault.text))
+                    }
                 }
             }
             // A command runs once, and this one was begun: what it came to went with its container.
@@ -141,7 +144,7 @@ impl Work {
                 Err(ImageFault::Cancelled) => return Err(Halt::Cancelled),
                 Err(ImageFault::Unusable(reason)) => return Err(over(reason)),
                 Err(ImageFault::Docker(fault))
-                    if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts) => {}
+                    if fault.kind == Complaint::Down && node.is_docker_away(&fault, &mut doubts, &cancel) => {}
                 Err(ImageFault::Docker(fault)) => return Err(over(fault.text)),
             }
         }
@@ -250,7 +253,7 @@ impl Work {
                     )));
                 }
                 // What it did is not known until it answers again.
-                Complaint::Down if self.node.is_docker_away(&fault, &mut doubts) => {
+                Complaint::Down if self.node.is_docker_away(&fault, &mut doubts, &self.cancel) => {
                     if let Some(container) = self.interrupted()? {
                         return Ok(container.id);
                     }
@@ -305,7 +308,14 @@ impl Work {
 
     /// Its container, as Docker has it now.
     pub(super) fn seen(&mut self) -> Result<Option<Container>, Halt> {
-        self.find(Self::waiting)?.map_err(|fault| over(fault.text))
+        match self.find(Self::waiting)? {
+            Ok(seen) => Ok(seen),
+            // What is there is not known; nothing of it is to be left behind.
+            Err(fault) => {
+                self.remove(Self::waiting)?;
+                Err(over(fault.text))
+            }
+        }
     }
 
     pub(super) fn waiting(&mut self, reason: &str) {
