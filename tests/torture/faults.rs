@@ -78,7 +78,7 @@ const fn costly(name: &'static str, cost: Cost, act: fn(&mut World, &mut Rng) ->
 }
 
 /// Every one of them.
-pub static FAULTS: [Fault; 31] = [
+pub static FAULTS: [Fault; 33] = [
     fault("Host killed", |world, rng| {
         world.cluster.kill9("host");
         pause(rng, SHORT);
@@ -190,6 +190,8 @@ pub static FAULTS: [Fault; 31] = [
         let weather = Weather::Torn(rng.below(4000));
         world.weather(weather, rng, SHORT)
     }),
+    fault("Host's side gone, untold", |world, rng| world.weather(Weather::HostGone, rng, SHORT)),
+    fault("other side gone, the Host untold", |world, rng| world.weather(Weather::PeerGone, rng, SHORT)),
     costly("dockerd restarted", Cost::Contained, |world, rng| {
         world.daemon.stop(Signal::SIGTERM);
         pause(rng, SHORT);
