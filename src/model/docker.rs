@@ -367,6 +367,11 @@ impl Daemon {
             ["image", "inspect", "--format", "{{.Id}}", ..] => Ok(format!("sha256:{last}\n")),
             ["image", "inspect", ..] => Ok(r#"{"entrypoint":null,"user":""}"#.to_owned()),
             ["logs", ..] => Ok(String::new()),
+            ["diff", id] => {
+                let at = self.at(id).ok_or_else(|| no_such(id))?;
+                let began = self.containers[at].run.is_some();
+                Ok(if began { "A /.hakuriver\n".to_owned() } else { String::new() })
+            }
             ["rm", "--force", "--volumes", ids @ ..] => {
                 for id in ids {
                     let at = self.at(id).ok_or_else(|| no_such(id))?;

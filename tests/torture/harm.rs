@@ -77,10 +77,12 @@ pub struct Span {
 }
 
 impl Span {
-    /// A task of this life may have no result, or not its own.
-    pub fn explains_result(&self, life: &Life<'_>) -> bool {
+    /// A task of this life may have no result, or not its own. `could_not`: it never began, and its node says that its container, which
+    /// was being started, could not run it: with its box goes what that was to run.
+    pub fn explains_result(&self, life: &Life<'_>, could_not: bool) -> bool {
         let fits = match (self.cost, life.kind) {
             (Cost::Contained, Kind::Contained) | (Cost::Supervised, Kind::Null) => true,
+            (Cost::Unshipped, Kind::Contained) => could_not,
             // One that runs is started again by Docker or by us; only its first start may fail with Docker.
             (Cost::Contained, Kind::Vps) => {
                 matches!(self.struck, Struck::Task(_)) || life.ran.is_none_or(|ran| ran >= self.begun)

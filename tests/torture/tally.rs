@@ -137,8 +137,10 @@ impl World {
                 spans.join("; ")
             ))
         };
+        let says = |text: &str| record.error_message.as_ref().is_some_and(|why| why.contains(text));
+        let could_not = starts == 0 && says("could not run it");
         let explains = |is_told: bool| {
-            let result = self.spans.iter().any(|span| span.explains_result(&life));
+            let result = self.spans.iter().any(|span| span.explains_result(&life, could_not));
             (result, self.spans.iter().any(|span| span.explains_output(&life, is_told)))
         };
         if explains(true) == (false, false) {

@@ -7,8 +7,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::docker_parse::{
-    Complaint, Container, DockerEvent, Glimpse, ImageConfig, chains, complaint, event, image_config, inspected, listed,
-    plain,
+    Complaint, Container, DockerEvent, Glimpse, ImageConfig, chains, complaint, event, has_our_mounts, image_config,
+    inspected, listed, plain,
 };
 use super::together::Together;
 use super::{Owner, docker_args};
@@ -171,6 +171,19 @@ impl Docker {
         match self.call(docker_args::remove_unstarted(container), QUICK) {
             Err(fault) if fault.kind == Complaint::NoSuchContainer => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// Whether something was prepared to run in it: the runtime makes the places of our mounts then, whatever Docker remembers. That it
+    /// is not there is a no.
+    ///
+    /// # Errors
+    /// See [`DockerFault`].
+    pub fn was_prepared(&self, container: &str) -> Result<bool, DockerFault> {
+        match self.call(docker_args::changes(container), QUICK) {
+            Ok(output) => Ok(has_our_mounts(&output.stdout)),
+            Err(fault) if fault.kind == Complaint::NoSuchContainer => Ok(false),
+            Err(fault) => Err(fault),
         }
     }
 

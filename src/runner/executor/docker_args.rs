@@ -170,6 +170,11 @@ pub fn remove_unstarted(container: &str) -> Vec<String> {
     Words::of(["rm", "--volumes", container]).0
 }
 
+/// What is other in a container's file system than in its image.
+pub fn changes(container: &str) -> Vec<String> {
+    Words::of(["diff", container]).0
+}
+
 /// `pause` or `unpause`.
 pub fn freeze(container: &str, frozen: bool) -> Vec<String> {
     Words::of([if frozen { "pause" } else { "unpause" }, container]).0

@@ -305,5 +305,12 @@ pub fn listed(stdout: &[u8]) -> Vec<(String, Glimpse)> {
         .collect()
 }
 
+/// Whether the list of what has changed in a container (`docker diff`: a letter and a path a line) has the folder of our mounts.
+pub fn has_our_mounts(changes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(changes);
+    let mut paths = text.lines().filter_map(|line| line.split_once(' '));
+    paths.any(|(_, path)| path.strip_prefix("/.hakuriver").is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
 #[cfg(test)]
 mod tests;

@@ -112,7 +112,7 @@ impl Work {
     }
 
     /// Its box, if one was written.
-    fn kept_box(&self) -> Option<BoxFile> {
+    pub(super) fn kept_box(&self) -> Option<BoxFile> {
         let folder = self.folder();
         let text = file::read_foreign(&folder.join("box").join(box_file::FILE), LARGEST_BOX).ok()?;
         json::decode(&text).ok()

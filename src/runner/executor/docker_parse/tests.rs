@@ -121,3 +121,15 @@ fn the_layers_of_images_are_read_and_those_without_any_passed_over() {
     let found: Vec<Vec<String>> = vec![vec!["sha256:1".into(), "sha256:2".into()], vec![], vec!["sha256:3".into()]];
     assert_eq!(chains(stdout), found);
 }
+
+#[test]
+fn places_of_our_mounts_are_seen_among_what_has_changed() {
+    for (changes, has) in [
+        ("", false),
+        ("C /etc\nA /etc/.hakuriver\nA /.hakuriverx\n", false),
+        ("C /tmp\nA /.hakuriver\nA /.hakuriver/out\n", true),
+        ("A /.hakuriver/task", true),
+    ] {
+        assert_eq!(has_our_mounts(changes.as_bytes()), has, "{changes}");
+    }
+}
