@@ -29,6 +29,15 @@ struct Held {
     next_port: Option<u16>,
 }
 
+/// Why a task is not started, for the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cannot {
+    /// What it needs is held by others.
+    Now(String),
+    /// This node cannot do what it asks for.
+    Ever(String),
+}
+
 impl Holdings {
     /// Notes what a task that was found again holds.
     pub fn note(&self, task: TaskId, port: Option<u16>, cores: Option<&CpuSet>) {
@@ -90,13 +99,16 @@ impl Holdings {
     /// Binds a task to cores, beside those that are held by others. Ok(None): it is not pinned.
     ///
     /// # Errors
-    /// One sentence: how many are free where.
-    pub fn take_cores(&self, task: TaskId, request: &PinRequest, node: &Inventory) -> Result<Option<Pinned>, String> {
+    /// How many are free where: now, while others hold them; or ever.
+    pub fn take_cores(&self, task: TaskId, request: &PinRequest, node: &Inventory) -> Result<Option<Pinned>, Cannot> {
         let mut held = self.lock();
         held.promised.remove(&task);
         held.cores.remove(&task);
         let others = CpuSet(held.cores.values().flat_map(|cores| cores.0.iter().copied()).collect());
-        let pinned = pin(request, node, &others)?;
+        let pinned = pin(request, node, &others).map_err(|why| match pin(request, node, &CpuSet::default()) {
+            Ok(_) => Cannot::Now(why),
+            Err(why) => Cannot::Ever(why),
+        })?;
         if let Some(pinned) = pinned.as_ref().filter(|_| request.cores > 0) {
             held.cores.insert(task, pinned.cpus.clone());
         }
@@ -190,6 +202,21 @@ mod tests {
         holdings.promise(second);
         holdings.promise_over(second);
         assert!(!holdings.are_promised());
+    }
+
+    #[test]
+    fn cores_that_others_hold_are_waited_for_and_those_that_are_not_there_never_come() {
+        let holdings = Holdings::default();
+        let node = Inventory { cpus: "0-1".parse().expect("a list"), ..Inventory::default() };
+        let take = |task, cores| {
+            let request = PinRequest { cores, numa: None, near: Vec::new() };
+            holdings.take_cores(TaskId::from_u64(task), &request, &node)
+        };
+        assert!(take(1, 2).is_ok());
+        assert!(matches!(take(2, 1), Err(Cannot::Now(why)) if why.contains("0 of 2")));
+        assert!(matches!(take(3, 3), Err(Cannot::Ever(why)) if why.contains("3 cores")));
+        holdings.release(TaskId::from_u64(1));
+        assert!(take(2, 1).is_ok());
     }
 
     #[test]

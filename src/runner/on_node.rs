@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use super::holdings::Cannot;
 use super::node::Node;
 use super::order::CommandOrder;
 use super::record::Record;
@@ -26,15 +27,6 @@ pub struct Account {
     pub shell: String,
 }
 
-/// Why a task is not started, for the user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cannot {
-    /// What it needs is held by others.
-    Now(String),
-    /// This node cannot do what it asks for.
-    Ever(String),
-}
-
 /// Puts together what the supervisor needs, and takes the cores.
 ///
 /// # Errors
@@ -46,7 +38,7 @@ pub fn start(node: &Node, record: &Record, order: &CommandOrder) -> Result<Start
     let prepared = prepare(node, record, order).map_err(Cannot::Ever)?;
     // Last of all: what is taken here is given back when the task ends, and nothing before has made it one.
     let request = PinRequest { cores: order.needs.cores, numa: order.needs.numa, near: prepared.near };
-    let pinned = node.holdings.take_cores(record.task, &request, &prepared.inventory).map_err(Cannot::Now)?;
+    let pinned = node.holdings.take_cores(record.task, &request, &prepared.inventory)?;
     let list = |set: Option<&CpuSet>| set.map(ToString::to_string).unwrap_or_default();
     Ok(Start {
         cpus: list(pinned.as_ref().map(|pinned| &pinned.cpus)),

@@ -7,8 +7,9 @@ use super::Agent;
 use super::task::{Asked, Task};
 use crate::domain::ids::{Attempt, TaskId};
 use crate::domain::state::Want;
+use crate::runner::holdings::Cannot;
 use crate::runner::observed::{first_revision, row};
-use crate::runner::on_node::{self, Cannot};
+use crate::runner::on_node;
 use crate::runner::order::{CommandOrder, Order, Wanted};
 use crate::runner::outcome;
 use crate::runner::output::Totals;
@@ -73,8 +74,12 @@ impl Agent {
                 self.outputs.watch(id, task.record.attempt, place);
                 self.supervisor.start(start);
             }
-            Err(Cannot::Now(why)) if order.in_line => {
-                let progress = format!("next in line on its node: {why}");
+            // Who was placed as well: the Host has given it cores that this node still has to find free.
+            Err(Cannot::Now(why)) => {
+                let progress = match order.in_line {
+                    true => format!("next in line on its node: {why}"),
+                    false => format!("waiting for cores on its node: {why}"),
+                };
                 let phase = Phase::Starting { progress: Some(progress) };
                 if task.record.phase != phase {
                     task.record.phase = phase;
@@ -85,7 +90,7 @@ impl Agent {
                 }
                 return false;
             }
-            Err(Cannot::Now(fault) | Cannot::Ever(fault)) => self.end_supervised(id, Outcome::failed(fault), None),
+            Err(Cannot::Ever(fault)) => self.end_supervised(id, Outcome::failed(fault), None),
         }
         true
     }
@@ -307,10 +312,8 @@ impl Agent {
                 if recalled {
                     self.give_back(*id);
                     returned.push(*id);
-                } else if order.in_line {
+                } else if order.in_line || !self.send_start(*id, order) {
                     self.line.insert(*id);
-                } else {
-                    self.send_start(*id, order);
                 }
             }
         }

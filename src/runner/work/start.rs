@@ -12,6 +12,7 @@ use crate::info;
 use crate::runner::backoff::Backoff;
 use crate::runner::executor::docker_args::{ContainerRun, run_task};
 use crate::runner::executor::docker_parse::{Complaint, Container, ContainerState};
+use crate::runner::holdings::Cannot;
 use crate::runner::images::ImageFault;
 use crate::runner::message::Next;
 use crate::runner::order::{ContainerOrder, Needs, Order};
@@ -21,6 +22,8 @@ use crate::sys::{file, recall};
 
 /// How often Docker may say that a port is taken which looked free.
 const PORT_TRIES: u32 = 100;
+/// Between two looks for cores that are still held.
+const BUSY: Duration = Duration::from_millis(500);
 /// Between two tries to write to a disk that is full.
 const ROOM: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -223,12 +226,16 @@ impl Work {
                     .map_err(over)?;
                 self.record.port = Some(*port);
             }
-            self.record.launched = true;
+            let may_live = std::mem::replace(&mut self.record.launched, true);
             self.record.phase = Phase::Starting { progress: Some("starting its container".to_owned()) };
             self.node.boot_id.clone_into(&mut self.record.boot_id);
             self.with_room(Self::try_save)?;
             self.watch();
-            self.outlive()?;
+            // Only of a call that was made before: the first one meets at most what an earlier Runner is still starting, and that is this
+            // task as well; Docker says that its name is taken. What Docker has lost sight of is ended by process 1 of the new one.
+            if may_live {
+                self.outlive()?;
+            }
             let arguments = run_task(&run);
             let fault = match self.node.docker.run(arguments) {
                 Ok(id) => return Ok(id),
@@ -287,7 +294,21 @@ impl Work {
         let inventory = node.inventory();
         let (gpus, near) = node.gpus(&inventory, &needs.gpus).map_err(over)?;
         let request = PinRequest { cores: needs.cores, numa: needs.numa, near };
-        let pinned = node.holdings.take_cores(self.record.task, &request, &inventory).map_err(over)?;
+        let pinned = loop {
+            match node.holdings.take_cores(self.record.task, &request, &inventory) {
+                Ok(pinned) => break pinned,
+                Err(Cannot::Ever(why)) => return Err(over(why)),
+                // The Host has given it cores that this node still has to find free: of what has ended, or was here before a Runner
+                // lost its records.
+                Err(Cannot::Now(why)) => {
+                    self.progress(&format!("waiting for cores on its node: {why}"));
+                    node.holdings.promise(self.record.task);
+                    if self.cancel.wait(BUSY) {
+                        return Err(Halt::Cancelled);
+                    }
+                }
+            }
+        };
         self.record.cpus = pinned.as_ref().map_or_else(CpuSet::default, |pinned| pinned.cpus.clone());
         self.record.exclusive = needs.cores > 0;
         self.record.binary = node.binary.to_string_lossy().into_owned();
