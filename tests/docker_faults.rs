@@ -367,8 +367,12 @@ fn a_vps_that_a_dead_daemon_has_started_again_and_forgotten_is_started_once_more
     // It finds the container alive, and stops it; the Runner has it started.
     private.daemon.start();
     slow.await_start(SOON);
+    // The runtime has let it go, and does not wait until it has become our process 1.
+    wait::until("the container lives", SOON, || match private.daemon.firsts().len() {
+        1 => Ok(()),
+        count => Err(format!("{count} first processes")),
+    });
     let lost = private.daemon.firsts();
-    assert_eq!(lost.len(), 1, "the container lives: {lost:?}");
     private.daemon.stop(Signal::SIGKILL);
     slow.release();
     private.daemon.start();
