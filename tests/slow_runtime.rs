@@ -1,4 +1,5 @@
-//! A container runtime that can be held after it has started a container, so that Docker does not come to hear of it.
+//! A container runtime that can be held before it makes a container, and after it has started one: so that Docker does not come to hear
+//! of it, or others get in between.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,49 +7,65 @@ use std::time::{Duration, Instant};
 
 use crate::env::write_script;
 
-/// runc; but once `held` exists, one that has started a container does not say so until that is gone.
+/// runc; but while `held` exists, one that has started a container does not say so, and while `unmade` does, none is made.
 pub struct SlowRuntime {
     held: PathBuf,
+    unmade: PathBuf,
     there: PathBuf,
 }
 
 impl SlowRuntime {
     /// The program is for [`crate::daemon::Daemon::with_runtime`].
     pub fn new(dir: &Path) -> (Self, PathBuf) {
-        let (held, there, program) = (dir.join("held"), dir.join("there"), dir.join("runtime"));
+        let program = dir.join("runtime");
+        let runtime = Self { held: dir.join("held"), unmade: dir.join("unmade"), there: dir.join("there") };
         let text = format!(
             r#"#!/bin/sh
-starts=
-for word in "$@"; do [ "$word" != start ] || starts=yes; done
-[ -n "$starts" ] && [ -e {held} ] || exec runc "$@"
+verb=
+for word in "$@"; do case $word in create|start) verb=$word ;; esac; done
+if [ "$verb" = create ] && [ -e {unmade} ]; then
+    : >{there}
+    while [ -e {unmade} ]; do sleep 0.02; done
+fi
+[ "$verb" = start ] && [ -e {held} ] || exec runc "$@"
 runc "$@"
 status=$?
 : >{there}
 while [ -e {held} ]; do sleep 0.02; done
 exit $status
 "#,
-            held = held.display(),
-            there = there.display(),
+            held = runtime.held.display(),
+            unmade = runtime.unmade.display(),
+            there = runtime.there.display(),
         );
         write_script(&program, &text);
-        (Self { held, there }, program)
+        (runtime, program)
     }
 
     /// From now on.
     pub fn hold(&self) {
+        self.shut(&self.held);
+    }
+
+    /// From now on, before anything of a container is prepared.
+    pub fn hold_creation(&self) {
+        self.shut(&self.unmade);
+    }
+
+    fn shut(&self, gate: &Path) {
         // One that was held the last time may have come late.
         let _ = fs::remove_file(&self.there);
-        fs::write(&self.held, "").unwrap();
+        fs::write(gate, "").unwrap();
     }
 
-    /// A container was started, and is held.
+    /// A container was started, or is to be made, and is held.
     #[track_caller]
-    pub fn await_start(&self, limit: Duration) {
-        assert!(self.sees_start(limit), "no container is started within {limit:?}");
+    pub fn await_one(&self, limit: Duration) {
+        assert!(self.sees_one(limit), "no container is started within {limit:?}");
     }
 
-    /// As [`Self::await_start`]; false if none was.
-    pub fn sees_start(&self, limit: Duration) -> bool {
+    /// As [`Self::await_one`]; false if none was.
+    pub fn sees_one(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         while !self.there.exists() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
@@ -58,6 +75,8 @@ exit $status
 
     /// Lets all go on.
     pub fn release(&self) {
-        fs::remove_file(&self.held).unwrap();
+        for gate in [&self.held, &self.unmade] {
+            let _open = fs::remove_file(gate);
+        }
     }
 }

@@ -101,6 +101,14 @@ fn of_answer(text: &str) -> Complaint {
     }
 }
 
+/// Whether `error`, by which a container's start failed, is of a time before anything of it ran: the runtime first makes a container,
+/// and then lets it go. What follows these words may quote what a user has named.
+pub fn never_began(error: &str) -> bool {
+    ["OCI runtime create failed: ", "failed to create shim task: ", "failed to create task for container: "]
+        .iter()
+        .any(|words| error.starts_with(words))
+}
+
 /// An error text without what Docker wraps around it, on one line.
 pub fn plain(stderr: &str) -> String {
     let lines = stderr.lines().map(str::trim).filter(|line| {
@@ -118,6 +126,23 @@ pub fn plain(stderr: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_that_failed_before_anything_ran_is_told_from_others() {
+        let create = "OCI runtime create failed: runc create failed: unable to start container process: exec: \"x\": not found: unknown";
+        for (error, expected) in [
+            (create.to_owned(), true),
+            (format!("failed to create shim task: {create}"), true),
+            (format!("failed to create task for container: failed to create shim task: {create}"), true),
+            (String::new(), false),
+            ("OCI runtime start failed: cannot start a container that has stopped: unknown".to_owned(), false),
+            ("transport is closing: unavailable".to_owned(), false),
+            // A user's own words.
+            (format!("mounting \"/{create}\""), false),
+        ] {
+            assert_eq!(never_began(&error), expected, "{error}");
+        }
+    }
 
     #[test]
     fn complaints_are_told_apart() {

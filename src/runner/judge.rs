@@ -139,6 +139,7 @@ mod tests {
             cpus: String::new(),
             exclusive: false,
             started_at: Some(RUN.to_owned()),
+            never_began: false,
             binary: None,
         }
     }

@@ -207,7 +207,7 @@ pub static FAULTS: [Fault; 33] = [
     costly("dockerd killed while it starts a container", Cost::Contained, |world, rng| {
         world.runtime.hold();
         // With the Host or a node away there may be none to start.
-        let is_seen = world.runtime.sees_start(Duration::from_secs(5));
+        let is_seen = world.runtime.sees_one(Duration::from_secs(5));
         world.daemon.stop(Signal::SIGKILL);
         if rng.chance(50) {
             pause(rng, SHORT);

@@ -8,6 +8,8 @@ use nanoserde::DeJson;
 
 pub use crate::domain::docker_words::{Complaint, complaint, plain};
 
+use crate::domain::docker_words::never_began;
+
 use super::{ATTEMPT, CLUSTER, KIND, Labels, NODE, Owner, TASK, command_name, vps_name};
 use crate::api::json;
 use crate::domain::ids::Attempt;
@@ -40,6 +42,8 @@ pub struct Container {
     pub exclusive: bool,
     /// When it was last started (RFC 3339); None: never.
     pub started_at: Option<String>,
+    /// Its start failed before anything of it ran.
+    pub never_began: bool,
     /// Our binary on the node that it runs.
     pub binary: Option<String>,
 }
@@ -128,6 +132,8 @@ struct StateLine {
     oom_killed: bool,
     #[nserde(rename = "ExitCode")]
     exit_code: i64,
+    #[nserde(rename = "Error")]
+    error: Option<String>,
     #[nserde(rename = "StartedAt")]
     started_at: String,
     #[nserde(rename = "FinishedAt")]
@@ -203,6 +209,7 @@ fn container(line: InspectLine, all: &BTreeMap<String, String>) -> Option<Contai
         exclusive: line.shares == 0 && !line.cpus.is_empty(),
         cpus: line.cpus,
         started_at: moment(line.state.started_at),
+        never_began: line.state.error.is_some_and(|text| never_began(&text)),
         binary,
     })
 }

@@ -96,11 +96,15 @@ impl Work {
             // The call that made it may still be under way, from a Runner that is dead: it may start at any moment.
             ContainerState::Created => {
                 let id = container.id.clone();
-                // Together with the box the ticket was lost that tells whether it was begun. Docker may have lost sight of that; what the
-                // runtime has made in the container's file system has not. (What starts from now on finds no box, and begins nothing.)
+                // Together with the box the ticket was lost that tells whether it was begun. Docker may have lost sight of that, unless it
+                // saw the start fail; what the runtime has made in the container's file system has not. (What starts from now on finds no
+                // box, and begins nothing.)
                 let lost_box = self.record.is_command() && self.record.launched && self.kept_box().is_none();
                 let is_fresh = lost_box
-                    && self.docker(Self::waiting, |docker| docker.was_prepared(&id))?.is_ok_and(|prepared| !prepared);
+                    && (container.never_began
+                        || self
+                            .docker(Self::waiting, |docker| docker.was_prepared(&id))?
+                            .is_ok_and(|prepared| !prepared));
                 match self.docker(Self::waiting, |docker| docker.remove_unstarted(&id))? {
                     Ok(()) => {
                         self.record.container = None;

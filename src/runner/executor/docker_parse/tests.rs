@@ -25,6 +25,7 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
             cpus: "0".to_owned(),
             exclusive: true,
             started_at: Some("2026-11-23T01:12:22.684470849Z".to_owned()),
+            never_began: false,
             binary: Some("/s/bin/hakuriver-1".to_owned()),
         }
     );
@@ -40,6 +41,7 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
             cpus: String::new(),
             exclusive: false,
             started_at: Some("2026-11-23T01:12:24.995225927Z".to_owned()),
+            never_began: false,
             binary: None,
         }
     );
