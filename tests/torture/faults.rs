@@ -1,5 +1,6 @@
 //! What is done to the cluster, one thing at a time, each undone again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ const RETURN: Duration = Duration::from_secs(90);
 /// they are over.
 const DEADLINE: &str = "90";
 const TIMED_OUT: i32 = 124;
+/// Digits of a task's id, and of how many tasks all is told.
+const ID: usize = 19;
+const MOST_TOLD: usize = 5;
 
 /// All that is tortured; the fields' order is that of their end.
 pub struct World {
@@ -366,6 +370,25 @@ impl World {
             over: now_millis(),
         });
         true
+    }
+
+    /// All that is known of the tasks that these lines name, for who looks into it: their directory goes with the test.
+    pub fn evidence<'a>(&self, lines: impl Iterator<Item = &'a str>) {
+        let words = lines.flat_map(|line| line.split(|char: char| !char.is_ascii_digit()));
+        let ids: BTreeSet<&str> = words.filter(|word| word.len() == ID).collect();
+        for id in ids.into_iter().take(MOST_TOLD) {
+            eprintln!("torture: task {id}: {}", self.cluster.get(&format!("/status/{id}")));
+            let label = format!("label=hakuriver.task={id}");
+            let format = "{{.ID}} {{.Status}} {{.Label \"hakuriver.attempt\"}}";
+            let list = ["docker", "-H", &self.daemon.socket(), "ps", "-a", "--filter", &label, "--format", format]
+                .map(str::to_owned);
+            let output = Command::new("timeout").arg(DEADLINE).args(list).output().unwrap();
+            eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            for name in ["host", "runner-a", "runner-b"] {
+                let log = self.cluster.log(name);
+                log.lines().filter(|line| line.contains(id)).for_each(|line| eprintln!("{name}: {line}"));
+            }
+        }
     }
 
     /// Both nodes are heard, and have Docker.
