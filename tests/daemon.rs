@@ -145,6 +145,19 @@ impl Daemon {
         processes_naming(&format!("-namespace\0{}\0", self.tag))
     }
 
+    /// Whoever knows how they have ended, or would, goes; it is down already. As if it had died between an end that it had been told of
+    /// and its own record of that: containerd has let go of the container by then.
+    pub fn kill_keepers(&self) {
+        for shim in self.shims() {
+            // It may have gone by itself.
+            let _ = kill(Pid::from_raw(shim), Signal::SIGKILL);
+        }
+        let containers = self.run.join("exec/containerd/daemon/io.containerd.runtime.v2.task");
+        for namespace in fs::read_dir(containers).unwrap() {
+            fs::remove_dir_all(namespace.unwrap().path()).unwrap();
+        }
+    }
+
     /// Our first processes in its containers, whether it knows these or not.
     pub fn firsts(&self) -> Vec<i32> {
         let ours = processes_naming("supervise\0--in-container\0");

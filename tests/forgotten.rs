@@ -2,16 +2,19 @@
 //! lost sight of, with its records, while Docker was starting them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use hakuriver::api::public::TaskRecord;
+
 use crate::docker_faults::await_ssh;
 use crate::env::{SOON, image_file};
 use crate::private::Private;
 use crate::slow_runtime::SlowRuntime;
+use crate::tasks::Latches;
 use crate::wait;
 
 /// A private cluster, and the way to make its daemon die after it has started a container, and before it has written so.
@@ -220,4 +223,41 @@ fn a_command_whose_node_lost_its_records_before_it_began_is_begun() {
     assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
     assert_eq!(fs::read_to_string(folder.join("starts")).unwrap(), "begun\n");
     private.witness.settles(&private.cluster, SOON);
+}
+
+/// What a command came to whose end Docker has not seen: it was down, and then so was all that keeps containers for it.
+fn ended_unseen(end: impl FnOnce(&Latches, Pid)) -> TaskRecord {
+    let (mut private, _slow) = forgetful();
+    let cluster = &private.cluster;
+    let latches = Latches::new(cluster);
+    let mount = format!("{}:/latches", cluster.dir.join("latches").display());
+    let script = format!("{}; exit 3", latches.wait_in("go", Path::new("/latches")));
+    let id = cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", &script]);
+    cluster.await_status(&id, "running");
+    let first = Pid::from_raw(private.daemon.firsts()[0]);
+    private.daemon.stop(Signal::SIGKILL);
+    end(&latches, first);
+    wait::until_true("it ends", SOON, || {
+        let firsts = private.daemon.firsts();
+        (firsts.is_empty(), format!("{firsts:?}"))
+    });
+    private.daemon.kill_keepers();
+    private.takes_unseen_for_0();
+    private.daemon.start();
+    let record = private.cluster.await_end(&id);
+    private.witness.settles(&private.cluster, SOON);
+    record
+}
+
+#[test]
+fn the_end_of_a_command_that_docker_has_not_seen_is_its_own() {
+    let record = ended_unseen(|latches, _| latches.open("go"));
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
+}
+
+#[test]
+fn an_end_that_nobody_has_seen_is_no_success() {
+    let record = ended_unseen(|_, first| kill(first, Signal::SIGKILL).unwrap());
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", None), "{record:?}");
+    assert!(record.error_message.as_deref().is_some_and(|why| why.starts_with("result unknown")), "{record:?}");
 }

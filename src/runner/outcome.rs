@@ -36,25 +36,27 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         // Docker gives a code of its own to those that it finds dead.
         _ if restarted && exit.code != 0 => lost(),
         // It was killed, and did not see this end: then what was written in the container is all that there is.
-        Some(ExitFile { code: Some(code), signal, timed_out, .. }) if is_unseen(exit) => {
+        Some(ExitFile { code: Some(code), signal, timed_out, .. }) if may_be_unseen(exit) => {
             End { code: Some(*code), signal: signal_of(*signal, *code), timed_out: *timed_out, ..seen }
         }
-        Some(ExitFile { fault: Some(fault), .. }) if is_unseen(exit) => {
+        Some(ExitFile { fault: Some(fault), .. }) if may_be_unseen(exit) => {
             End { code: Some(NOT_RUN), fault: Some(one_line(fault)), ..seen }
         }
-        _ if is_unseen(exit) => End {
-            fault: Some("result unknown: Docker did not see how its container ended".to_owned()),
-            ..End::default()
-        },
+        _ if exit.code == UNSEEN || exit.code == 0 && exit.finished_at.is_none() => unseen(),
         _ => seen,
     }
 }
 
 /// Docker gives a code of its own to an end that it has not seen: containerd's for "unknown", or, where containerd has forgotten the
-/// container as well when dockerd comes back, the 0 with which it began and no time (found by the torture: a command that had ended with
-/// 3 was `completed`).
-fn is_unseen(exit: &ContainerExit) -> bool {
-    exit.code == UNSEEN || exit.code == 0 && exit.finished_at.is_none()
+/// container as well when dockerd comes back, the 0 with which it began, and no time or that of its own return (found by the torture:
+/// commands that had ended with 3 were `completed`). Our supervisor ends with what it has written, so where that is another code, Docker
+/// has not seen it.
+fn may_be_unseen(exit: &ContainerExit) -> bool {
+    matches!(exit.code, UNSEEN | 0)
+}
+
+fn unseen() -> End {
+    End { fault: Some("result unknown: Docker did not see how its container ended".to_owned()), ..End::default() }
 }
 
 /// The signal that the task says it was ended by, if there is such a signal and it fits its exit code.
@@ -62,10 +64,36 @@ fn signal_of(told: Option<i32>, code: i32) -> Option<i32> {
     told.filter(|signal| (1..=64).contains(signal) && code == 128 + signal)
 }
 
-/// What is to be made of an end with [`UNUSABLE`] of which the container has written nothing: our own supervisor's, which says so in
+/// Whether more than Docker's word is needed for an end of which the container has written nothing: see [`without_record`].
+pub fn is_doubtful(exit: &ContainerExit) -> bool {
+    matches!(exit.code, UNUSABLE | 0)
+}
+
+/// What is to be made of a success of which the container has written nothing. Our supervisor writes it down, or says in the last of
+/// these `lines` that it could not: the node has lost the folder, or its disk is full. Without either it never came so far, and Docker
+/// has not seen how it ended.
+fn success_without_record(end: End, lines: Result<&str, &str>) -> End {
+    match lines {
+        Ok(lines) if lines.lines().any(|line| line.starts_with(WORD)) => end,
+        Ok(_) => unseen(),
+        Err(fault) => {
+            let text = format!(
+                "result unknown: Docker says that its container ended with exit code 0, and may not have seen it; its log cannot \
+                 be read: {}",
+                one_line(fault)
+            );
+            End { fault: Some(text), ..End::default() }
+        }
+    }
+}
+
+/// The same of an end with [`UNUSABLE`] of which the container has written nothing: our own supervisor's, which says so in
 /// the last of these `lines`, and then the command never ran and this is no code of its; or the command's own. Where the lines cannot
 /// be had (Err: why), it could be either.
 pub fn without_record(end: End, lines: Result<&str, &str>) -> End {
+    if end.code == Some(0) {
+        return success_without_record(end, lines);
+    }
     let lines = match lines {
         Ok(lines) => lines,
         Err(fault) => {
@@ -146,7 +174,6 @@ mod tests {
         let stopped = ExitFile { stopped: true, ..told(143, Some(15)) };
         let fault = |end: End, text: &str| End { fault: Some(text.to_owned()), ..end };
         let lost = || fault(End::default(), "node restarted while it ran: result unknown");
-        let unseen = || fault(End::default(), "result unknown: Docker did not see how its container ended");
         for (exit, told, restarted, expected) in [
             (exit(0, false), Some(told(0, None)), false, end(0, None)),
             (exit(0, false), None, true, end(0, None)),
@@ -157,8 +184,11 @@ mod tests {
             (exit(143, false), Some(late), false, End { timed_out: true, ..end(143, Some(15)) }),
             (exit(143, false), Some(stopped.clone()), false, end(143, Some(15))),
             (exit(127, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
+            // It has ended with what it says.
+            (exit(0, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
+            (exit(0, false), Some(told(3, None)), false, end(3, None)),
+            (exit(0, false), Some(told(3, None)), true, end(3, None)),
             // What it says is not what happened.
-            (exit(0, false), Some(not_run.clone()), false, end(0, None)),
             (exit(3, false), Some(told(0, None)), false, end(3, None)),
             (exit(137, false), Some(told(0, None)), false, end(137, Some(9))),
             // Killed together with its supervisor.
@@ -202,6 +232,20 @@ mod tests {
         assert_eq!(either.code, None);
         let says = |text: &str| either.fault.as_ref().is_some_and(|fault| fault.contains(text));
         assert!(says("result unknown") && says("78") && says("no such log"), "{either:?}");
+    }
+
+    #[test]
+    fn a_success_that_nobody_has_written_down_is_none_unless_it_could_not_be() {
+        let end = || End { code: Some(0), ..End::default() };
+        assert_eq!(without_record(end(), Ok("noise\nhakuriver: cannot write /.hakuriver/out/exit.json: gone")), end());
+        for lines in ["", "noise\nits own last line"] {
+            assert_eq!(without_record(end(), Ok(lines)), unseen(), "{lines:?}");
+        }
+        let either = without_record(end(), Err("no such log"));
+        let says = |text: &str| either.fault.as_ref().is_some_and(|fault| fault.contains(text));
+        assert!(either.code.is_none() && says("result unknown") && says("no such log"), "{either:?}");
+        let exit = |code| ContainerExit { code, oom: false, finished_at: None };
+        assert_eq!([0, 1, UNUSABLE, UNSEEN].map(|code| is_doubtful(&exit(code))), [true, false, true, false]);
     }
 
     #[test]

@@ -72,8 +72,8 @@ impl Work {
         if death.code != 0 {
             return self.look(false);
         }
-        if self.exit_file().is_some_and(|told| told.code != Some(0)) {
-            // Docker and the supervisor in the container disagree.
+        if self.exit_file().is_none_or(|told| told.code != Some(0)) {
+            // Docker and the supervisor in the container disagree, or only one of them has said so.
             return self.look(false);
         }
         let finished_at = death.at_ms.map(clock::rfc3339);
@@ -85,7 +85,7 @@ impl Work {
         let told = self.exit_file();
         let restarted = self.record.boot_id != self.node.boot_id;
         let mut end = outcome::end_of(exit, told.as_ref(), restarted);
-        if told.is_none() && exit.code == box_file::UNUSABLE {
+        if told.is_none() && end.fault.is_none() && outcome::is_doubtful(exit) {
             // It did not come so far as to write anything but this; or what it wrote was lost with all the Runner's records.
             let handle = self.handle();
             let Ok(lines) = self.docker(Self::quietly, |docker| docker.lines(&handle, LINES)) else {
