@@ -11,8 +11,9 @@ use nix::unistd::Pid;
 use hakuriver::api::public::TaskRecord;
 
 use crate::docker_faults::await_ssh;
-use crate::env::{SOON, image_file};
+use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::private::Private;
+use crate::program::docker;
 use crate::slow_runtime::SlowRuntime;
 use crate::tasks::Latches;
 use crate::wait;
@@ -260,4 +261,46 @@ fn an_end_that_nobody_has_seen_is_no_success() {
     let record = ended_unseen(|_, first| kill(first, Signal::SIGKILL).unwrap());
     assert_eq!((record.status.as_str(), record.exit_code), ("failed", None), "{record:?}");
     assert!(record.error_message.as_deref().is_some_and(|why| why.starts_with("result unknown")), "{record:?}");
+}
+
+#[test]
+fn a_container_that_is_made_after_its_task_was_forgotten_goes_unless_it_runs() {
+    let cluster = Cluster::host_and_runner(Settings::default());
+    let ids = ["late", "lives"].map(|_| {
+        let id = cluster.submit(&[]);
+        cluster.kill_vps(&id);
+        wait::until_true("its node has forgotten it", SOON, || {
+            let folder = cluster.runner_dir("a").join("tasks").join(format!("{id}.1"));
+            (!folder.exists(), folder.display().to_string())
+        });
+        id
+    });
+    // As by a call of a Runner that was killed, and that took its time in Docker: what was wanted of it has changed meanwhile.
+    let of = |id: &str, rest: &[&str]| {
+        let labels = [
+            ("cluster", cluster.cluster_id().unwrap().to_owned()),
+            ("node", cluster.node("a")),
+            ("task", id.to_owned()),
+        ];
+        let labels = labels.map(|(name, value)| format!("--label=hakuriver.{name}={value}"));
+        let own = ["--label=hakuriver.attempt=1", "--label=hakuriver.kind=vps"];
+        let name = format!("--name=hakuriver-vps-{id}");
+        let args = labels.iter().map(String::as_str).chain(own).chain([name.as_str()]);
+        args.chain(rest.iter().copied()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [late, lives] = ids;
+    let call = |verb: &[&str], words: Vec<String>| {
+        let args: Vec<&str> = verb.iter().copied().chain(words.iter().map(String::as_str)).collect();
+        docker(&args)
+    };
+    let bare = "hakuriver-test/sshd:1";
+    let second = call(&["run", "--detach"], of(&lives, &["--restart=unless-stopped", bare, "sleep", "1000"]));
+    call(&["create"], of(&late, &[bare, "sleep", "1000"]));
+    cluster.await_no_container(&late);
+    wait::until("the one that lives is shown", SOON, || {
+        let unknown = cluster.nodes()[0].unknown_tasks.clone();
+        if unknown == [lives.clone()] { Ok(()) } else { Err(unknown.join(" ")) }
+    });
+    assert_eq!(docker(&["inspect", "-f", "{{.State.Running}}", &second]), "true");
+    docker(&["rm", "-f", "-v", &second]);
 }

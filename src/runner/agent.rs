@@ -26,7 +26,7 @@ use crate::domain::ids::{Attempt, TaskId};
 use crate::sys::shutdown::Stop;
 use crate::sys::{clock, thread};
 use crate::warning;
-use task::{Running, Task, fell_short, kind, takes_cores};
+use task::{Kind, Running, Task, fell_short, kind, takes_cores};
 use tasks::Tasks;
 
 /// When to look again at what is between two states, or could not be done.
@@ -262,6 +262,8 @@ impl Agent {
             died: running.died.clone(),
             tell: self.tell.clone(),
             outputs: Arc::clone(&self.outputs),
+        // Otherwise it was removed, or is one like any other now.
+        task.leftover &= kind == Some(Kind::Look) || next == Next::NotAtOnce;
         };
         match thread::detached("task", move || work.run(job)) {
             Ok(()) => task.running = Some(running),

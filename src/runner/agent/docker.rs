@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Agent;
-use super::task::{Task, rebuilt};
+use super::task::{Task, never_came_to_run, rebuilt};
 use crate::domain::ids::TaskId;
 use crate::runner::executor::docker_parse::{Container, DockerAction, DockerEvent, Glimpse};
 use crate::runner::judge::{Verdict, is_odd, judge};
@@ -67,9 +67,11 @@ impl Agent {
     pub(super) fn adopt(&mut self, container: &Container) {
         let record = rebuilt(container, &self.node.boot_id, first_revision());
         info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
+        let leftover = never_came_to_run(container, &record);
         // A command's container runs once. Its folders are not made anew: that what it wrote went with them is to be seen.
         let again = |()| if record.writes() { Ok(()) } else { self.node.remake_mounts(&record) };
-        let kept = self.node.records.save(&record).and_then(again);
+        // What nobody asks for is removed again, and until then it is nothing that would have to be kept.
+        let kept = if leftover { Ok(()) } else { self.node.records.save(&record).and_then(again) };
         if let Err(fault) = kept {
             warning!("task {}: {fault}", record.task);
         }
@@ -80,6 +82,7 @@ impl Agent {
             self.outputs.watch(record.task, record.attempt, place);
         }
         let mut task = Task::new(record);
+        task.leftover = leftover;
         task.look = Some(clock::now());
         self.tasks.insert(task);
     }

@@ -36,7 +36,8 @@ impl Agent {
         });
         let is_known_gone = wanted.is_some_and(|wanted| self.knows_all_like(wanted));
         let action = action(id, desired.as_ref(), self.tasks.get(id).map(Task::had).as_ref());
-        self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))));
+        let is_leftover = self.tasks.get(id).is_some_and(|task| task.leftover);
+        self.report_unknown(id, matches!(action, Some(Action::ReportUnknown(_))) && !is_leftover);
         // That it was given back without being started is known here, and to be told until the Host has heard it.
         let was_returned = |attempt| self.absent.get(&id) == Some(&(attempt, Absent::Returned));
         let is_to_stop = desired.is_some_and(|desired| desired.want == Want::Stop);
@@ -60,6 +61,7 @@ impl Agent {
             // Looked at again when more is known.
             Some(Action::ReportGone(id, _)) if !is_known_gone => self.tasks.touch(id),
             Some(Action::ReportUnknown(_) | Action::ReportGone(..)) | None => {}
+            Some(Action::ReportUnknown(id)) if is_leftover => self.discard(id),
         }
     }
 
@@ -136,6 +138,14 @@ impl Agent {
     /// What follows from the tasks in containers themselves, whatever the list says.
     fn go_on(&mut self) {
         let now = clock::now();
+    /// Docker made it when nobody waited any more: its task is over, and forgotten here. Nothing of anybody's is in it.
+    fn discard(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.running.is_none()) else { return };
+        if task.not_before.is_none_or(|then| then <= clock::now()) {
+            self.start(id, Job::Discard);
+        }
+    }
+
         for id in self.tasks.contained_ids() {
             // Each of them is compared in each round: what had to wait is done when it can be.
             let Some(task) = self.tasks.get_mut(id) else { continue };

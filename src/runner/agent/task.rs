@@ -32,6 +32,8 @@ pub(super) struct Task {
     pub(super) deaths: VecDeque<Instant>,
     /// Nothing is tried before then.
     pub(super) not_before: Option<Instant>,
+    /// Its container came to light when nothing was known of it here, and never came to run.
+    pub(super) leftover: bool,
     /// The Host has stored its end.
     pub(super) acknowledged: bool,
     /// Nothing is said of it any more; its container is kept.
@@ -90,6 +92,7 @@ impl Task {
             between: None,
             deaths: VecDeque::new(),
             not_before: None,
+            leftover: false,
             acknowledged: false,
             retired: false,
             output_settled: false,
@@ -149,7 +152,7 @@ pub(super) fn kind(job: &Job) -> Kind {
         Job::Look { .. } | Job::Finish(_) => Kind::Look,
         Job::Pause => Kind::Pause,
         Job::Resume => Kind::Resume,
-        Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } => Kind::End,
+        Job::Stop | Job::GiveUp | Job::Forget | Job::Sweep { .. } | Job::Discard => Kind::End,
     }
 }
 
@@ -214,6 +217,12 @@ pub(super) fn rebuilt(container: &Container, boot_id: &str, rev: u64) -> Record 
         binary: container.binary.clone().unwrap_or_default(),
         ..Record::new(container.labels.task, container.labels.attempt, &container.labels.kind, boot_id)
     }
+}
+
+/// Whether such a container never came to run, by what a record was made from it, and does not now.
+pub(super) fn never_came_to_run(container: &Container, record: &Record) -> bool {
+    matches!(record.phase, Phase::Starting { .. })
+        && matches!(container.state, ContainerState::Created | ContainerState::Exited(_))
 }
 
 #[cfg(test)]

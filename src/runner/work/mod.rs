@@ -55,6 +55,8 @@ pub enum Job {
     Sweep {
         container: String,
     },
+    /// A container of it came to light when nothing of it was known here, never came to run, and is asked for by nobody: remove that.
+    Discard,
 }
 
 /// The end of a container, as Docker's event tells it.
@@ -113,6 +115,7 @@ impl Work {
             Job::GiveUp => self.give_up(),
             Job::Forget => self.forget(),
             Job::Sweep { container } => self.sweep(&container),
+            Job::Discard => self.discard(),
         }
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Work;
 use crate::runner::backoff::Backoff;
-use crate::runner::executor::docker_parse::Complaint;
+use crate::runner::executor::docker::DockerFault;
+use crate::runner::executor::docker_parse::{Complaint, Container, ContainerState};
 use crate::runner::judge::{Verdict, judge};
 use crate::runner::message::Next;
 use crate::runner::record::{Outcome, Phase};
@@ -117,5 +118,46 @@ impl Work {
                 Next::NotAtOnce
             }
         }
+    }
+
+    /// The same where nothing is known of the task any more. One that has begun meanwhile, or may have, is kept and told.
+    pub(super) fn discard(&mut self) -> Next {
+        let found = match self.find(Self::quietly) {
+            Ok(found) => found,
+            Err(_) => return Next::Nothing,
+        };
+        let removed = found.and_then(|found| match found {
+            None => Ok(true),
+            Some(container) => self.remove_if_unused(&container),
+        });
+        match removed {
+            // Told as an end: the Host may have heard of it already.
+            Ok(true) => self.end(Outcome::failed("its container was made too late, and never came to run")),
+            Ok(false) => {
+                self.save();
+                Next::Nothing
+            }
+            Err(fault) if fault.kind == Complaint::WrongState => Next::NotAtOnce,
+            Err(fault) => {
+                warning!("task {}: its container cannot be removed yet: {fault}", self.record.task);
+                Next::NotAtOnce
+            }
+        }
+    }
+
+    /// False: something may live in it, or did.
+    fn remove_if_unused(&self, container: &Container) -> Result<bool, DockerFault> {
+        let docker = &self.node.docker;
+        let is_unused = match &container.state {
+            // Docker may have lost sight of what it has started.
+            ContainerState::Created => container.never_began || !docker.was_prepared(&container.id)?,
+            ContainerState::Exited(_) => !self.record.is_command() && !container.restarts,
+            _ => false,
+        };
+        if is_unused {
+            warning!("task {}: a container that was made too late is removed: {}", self.record.task, container.id);
+            docker.remove_unstarted(&container.id)?;
+        }
+        Ok(is_unused)
     }
 }
