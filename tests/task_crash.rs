@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use hakuriver::api::public::{HealthRow, SubmitBody};
+use hakuriver::api::public::{HealthRow, SubmitBody, TaskRecord};
 use hakuriver::runner::supervise::protocol::socket_name;
 use nanoserde::DeJson;
 
@@ -275,6 +275,50 @@ fn a_supervisor_that_cannot_be_had_is_what_a_task_waits_for() {
     drop(thief);
     let record = cluster.await_status(&id, "failed");
     assert_eq!((record.exit_code, record.attempt), (Some(7), 1), "{}", seen(&record));
+}
+
+/// The Host hears that its node gets a task ready, and then for longer than the time-out nothing. What it had of it, nobody has begun.
+fn runner_gone_before_it_began(loses_records: bool) -> TaskRecord {
+    let settings = Settings { no_environment: true, timeout_factor: 3, ..Settings::default() };
+    let mut cluster = Cluster::host_and_runner(settings);
+    await_inventory(&cluster);
+    let noted = cluster.runner_dir("a").join("first-list");
+    wait::until_true("it has heard the Host's list", SOON, || (noted.exists(), noted.display().to_string()));
+    let name = socket_name(cluster.cluster_id().expect("the Host has told it"), &cluster.node("a"));
+    let thief = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
+    thief.set_nonblocking(true).unwrap();
+    let ran = cluster.dir.join("ran");
+    let id = cluster.script(&[], &format!("echo ran >>{}; exit 7", ran.display()));
+    wait::until("it says what it waits for", SOON, || {
+        drop(thief.accept());
+        let record = cluster.status(&id);
+        let reason = record.reason.clone().unwrap_or_default();
+        if reason.contains("waiting for the supervisor of this node's tasks") { Ok(()) } else { Err(seen(&record)) }
+    });
+    cluster.kill9("runner-a");
+    cluster.await_status(&id, "lost");
+    if loses_records {
+        fs::remove_dir_all(cluster.runner_dir("a")).unwrap();
+    }
+    drop(thief);
+    cluster.start_runner("a");
+    let record = cluster.await_end(&id);
+    let times = fs::read_to_string(&ran).unwrap_or_default().lines().count();
+    assert_eq!(times, usize::from(!loses_records), "{}", seen(&record));
+    record
+}
+
+#[test]
+fn what_a_node_had_not_begun_when_its_runner_died_is_begun_after_a_silence_too() {
+    let record = runner_gone_before_it_began(false);
+    assert_eq!((record.exit_code, record.attempt), (Some(7), 2), "{}", seen(&record));
+}
+
+#[test]
+fn what_a_node_cannot_know_any_more_is_not_begun_a_second_time() {
+    let record = runner_gone_before_it_began(true);
+    assert_eq!((record.status.as_str(), record.exit_code, record.attempt), ("failed", None, 1), "{}", seen(&record));
+    assert!(record.error_message.as_deref().unwrap_or_default().contains("result unknown"), "{}", seen(&record));
 }
 
 #[test]

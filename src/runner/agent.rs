@@ -59,6 +59,10 @@ pub struct Agent {
     truth: bool,
     /// What is known here is all that there is: see [`Agent::allow_complete`].
     whole: bool,
+    /// What has a later id than this was given to the node since its records began: see [`Home::first_list`]. None: not heard yet.
+    since: Option<TaskId>,
+    /// A record could not be read: whose task is not here may have been begun all the same.
+    has_gaps: bool,
 }
 
 impl Agent {
@@ -75,6 +79,8 @@ impl Agent {
         outputs: Arc<Outputs>,
     ) -> std::io::Result<Self> {
         let found = node.records.load()?;
+        let since = home.first_list(&node.docker.owner().cluster);
+        let has_gaps = !found.warnings.is_empty();
         for warning in found.warnings {
             warning!("a task's record is passed over: {warning}");
         }
@@ -96,6 +102,8 @@ impl Agent {
             line: BTreeSet::new(),
             truth: false,
             whole: false,
+            since,
+            has_gaps,
         };
         for task in agent.tasks.values() {
             agent.hold(&task.record);
@@ -172,6 +180,9 @@ impl Agent {
                     self.tasks.touch(*id);
                     wanted.remove(id);
                 }
+                if news.whole && self.since.is_none() {
+                    self.records_begin();
+                }
                 self.allow_complete();
             }
             Message::Truth(containers) => self.truth(containers),
@@ -192,6 +203,22 @@ impl Agent {
             }
             Message::Stop => {}
         }
+    }
+
+    /// From now on this node's records are there for all that it is given.
+    fn records_begin(&mut self) {
+        let last = self.wanted.as_ref().and_then(|wanted| wanted.keys().next_back().copied());
+        let highest = last.unwrap_or(TaskId::from_u64(0));
+        match self.home.note_first_list(&self.node.docker.owner().cluster, highest) {
+            Ok(()) => self.since = Some(highest),
+            // The next list is as good.
+            Err(fault) => warning!("{fault}"),
+        }
+    }
+
+    /// Whether a task that is not here was never begun here.
+    fn never_began(&self, id: TaskId) -> bool {
+        !self.has_gaps && self.since.is_some_and(|since| id > since)
     }
 
     /// The Host has this revision of it.

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::RunnerFault;
-use crate::domain::ids::NodeName;
+use crate::domain::ids::{NodeName, TaskId};
 use crate::sys::file;
+
+/// See [`Home::first_list`].
+const FIRST_LIST: &str = "first-list";
 
 /// The folder, held by this process alone.
 #[derive(Debug)]
@@ -72,6 +75,23 @@ impl Home {
             return Ok(());
         }
         file::write_atomic(&self.folder.join("cluster"), format!("{cluster}\n").as_bytes(), 0o600)
+    }
+
+    /// The highest id in the first list that a Host of `cluster` has ever told a Runner of this folder: what has a later one was given
+    /// to this node since, and whatever was begun of it stands in the records here, or in the supervisor's journal. None: no list was
+    /// heard yet.
+    pub fn first_list(&self, cluster: &str) -> Option<TaskId> {
+        let text = fs::read_to_string(self.folder.join(FIRST_LIST)).ok()?;
+        let (of, highest) = text.trim().split_once(' ')?;
+        (of == cluster).then(|| highest.parse().ok().map(TaskId::from_u64)).flatten()
+    }
+
+    /// The first list was heard.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn note_first_list(&self, cluster: &str, highest: TaskId) -> io::Result<()> {
+        file::write_atomic(&self.folder.join(FIRST_LIST), format!("{cluster} {highest}\n").as_bytes(), 0o600)
     }
 
     /// A copy of our own binary, for containers to run. It is named after its content and never changed: an upgrade makes

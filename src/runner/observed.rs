@@ -67,7 +67,7 @@ pub fn first_revision() -> u64 {
 pub enum Absent {
     /// It was to be stopped, or was here before.
     Gone,
-    /// It was to be given back, and was not started.
+    /// It was not started here: it was to be given back, or an earlier Runner came to its end before.
     Returned,
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     pub(super) view: Arc<View>,
     pub(super) ids: Ids,
+    /// Tasks with this id, or an earlier one, stood in a database that was put back: what has become of them since is not known here.
+    pub(super) restored_through: Option<TaskId>,
     /// Every task that is not settled.
     pub(super) tasks: BTreeMap<TaskId, Arc<LiveTask>>,
     /// Those of them that wait.
@@ -94,6 +96,7 @@ impl Core {
         let view = Arc::new(View::new(store.last_event()?));
         let mut core = Self {
             ids: Ids::open(&settings.ids, store.newest_id()?, instance(&settings.cluster_id))?,
+            restored_through: store.restored_through()?,
             store,
             settings,
             view: view.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::node::Acknowledged;
 use crate::domain::ids::{NodeName, TaskId};
-use crate::domain::state::{Event, Refusal, Report, State};
+use crate::domain::state::{Event, Observation, Refusal, Report, State};
 use crate::store::StoreFault;
 use crate::warning;
 
@@ -86,7 +86,19 @@ impl Core {
             let older = seen.attempt < live.task.standing.attempt;
             return Ok(Outcome { acknowledged: older, later: None, unknown: seen.is_alive() });
         }
-        let report = Report { attempt: seen.attempt, rev: seen.rev, observation: observation.clone() };
+        // A node that begins anew says so of what it has no record of. But one that ran, or whose story this database does not know, has
+        // ended there.
+        let may_have_run =
+            live.task.started_ms.is_some() || self.restored_through.is_some_and(|restored| seen.id <= restored);
+        let observation = match observation {
+            Observation::Returned
+                if may_have_run && is_news(live.task.standing.attempt.0, live.task.standing.rev, seen) =>
+            {
+                Observation::Gone
+            }
+            other => other.clone(),
+        };
+        let report = Report { attempt: seen.attempt, rev: seen.rev, observation };
         let facts = if is_news(live.task.standing.attempt.0, live.task.standing.rev, seen) {
             Facts {
                 ssh_port: seen.ssh_port,

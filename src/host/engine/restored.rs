@@ -33,6 +33,8 @@ impl Core {
             // Refused by no state of a live task.
             let _ = self.apply(*id, &Event::Restored { reason }, Facts::default(), "database restored", now)?;
         }
+        self.restored_through = Some(TaskId::from_u64(self.store.newest_id()?));
+        self.restored_through.map_or(Ok(()), |highest| self.store.note_restored_through(highest))?;
         self.store.forget_backup_mark()?;
         // Numbers that were given since must not be given to other events: who followed those is told that there is a gap.
         self.store.skip_event_numbers(now.unix_ms.saturating_mul(1_000))?;

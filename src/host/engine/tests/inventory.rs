@@ -145,3 +145,28 @@ fn an_inventory_in_several_calls_is_one() {
     assert_eq!([told, last, absent].map(|id| bench.state(id)), [State::Running, State::Running, State::Failed]);
     assert_eq!(bench.unknown("n1"), [7], "what the inventory has, and the list has not");
 }
+
+/// A Runner says so of what it has no record of, where its records are older than what it was given.
+#[test]
+fn one_that_was_lost_and_never_began_waits_anew_unless_it_ran() {
+    let mut bench = Bench::new();
+    let session = bench.node("n1");
+    let [waits, ran] = [(); 2].map(|()| bench.submit(command(1)).expect("accepted"));
+    let running = Seen { started_ms: Some(5), ..seen(ran, 2, Observation::Running) };
+    bench.observe("n1", &session, false, vec![seen(waits, 1, Observation::Starting { progress: None }), running]);
+    bench.pass(TIMEOUT);
+    bench.turn(Vec::new());
+    assert_eq!([waits, ran].map(|id| bench.state(id)), [State::Lost; 2]);
+    let again = bench.register("n1", "instance2", "machine1").expect("registered").session;
+    bench.beat("n1", &again).expect("heartbeat");
+    bench.observe("n1", &again, true, Vec::new());
+    let not_begun = |id, rev| seen(id, rev, Observation::Returned);
+    bench.observe("n1", &again, false, vec![not_begun(ran, 1)]);
+    assert_eq!(bench.state(ran), State::Lost, "older than what is known");
+    bench.observe("n1", &again, false, vec![not_begun(waits, 9), not_begun(ran, 9)]);
+    let task = bench.task(waits).standing;
+    assert_eq!((task.state, task.attempt), (State::Assigning, Attempt(2)), "{task:?}");
+    let task = bench.task(ran).standing;
+    assert_eq!(task.state, State::Failed);
+    assert!(task.note.is_some_and(|note| note.starts_with("result unknown")));
+}

@@ -81,6 +81,15 @@ fn what_a_backup_says_of_tasks_is_not_taken_for_what_is_so_now() {
     bench.followed.clear();
     bench.start("epoch3");
     assert_eq!([lives, starts].map(|id| bench.state(id)), [State::Running; 2]);
+    // Nor is it forgotten that it was: what a node has no record of may have ended.
+    let session = bench.session_of("n1", "instance9");
+    bench.beat("n1", &session).expect("known");
+    bench.observe("n1", &session, true, [lives, starts].map(|id| seen(id, 1, Observation::Running)).into());
+    bench.pass(TIMEOUT);
+    bench.turn(Vec::new());
+    assert_eq!(bench.state(starts), State::Lost);
+    bench.observe("n1", &session, false, vec![seen(starts, 900, Observation::Returned)]);
+    assert_eq!(bench.state(starts), State::Failed, "not started a second time");
 }
 
 #[test]
