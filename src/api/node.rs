@@ -124,6 +124,10 @@ pub struct Observed {
     /// in several, of which the last one is `complete`.
     #[nserde(default)]
     pub told: Vec<String>,
+    /// With `complete`: the `host_epoch` that the node had heard when it began that inventory. (A Runner of an earlier version does not
+    /// say.)
+    #[nserde(default)]
+    pub epoch: String,
     /// Little output that goes with the report of a task's end (what is more goes by `PUT /runner/{hostname}/output`).
     #[nserde(default)]
     pub outputs: Vec<OutputChunk>,

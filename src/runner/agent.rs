@@ -262,6 +262,8 @@ impl Agent {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let kind = task.running.take().map(|running| running.kind);
         task.record = record;
+        // Otherwise it was removed, or is one like any other now.
+        task.leftover &= kind == Some(Kind::Look) || next == Next::NotAtOnce;
         if kind.is_some_and(|kind| fell_short(kind, &task.record.phase)) {
             task.not_before = Some(now + AGAIN);
         }
@@ -289,8 +291,6 @@ impl Agent {
             died: running.died.clone(),
             tell: self.tell.clone(),
             outputs: Arc::clone(&self.outputs),
-        // Otherwise it was removed, or is one like any other now.
-        task.leftover &= kind == Some(Kind::Look) || next == Next::NotAtOnce;
         };
         match thread::detached("task", move || work.run(job)) {
             Ok(()) => task.running = Some(running),

@@ -94,6 +94,8 @@ pub struct Batch {
     pub tasks: Vec<ObservedTask>,
     /// What the batches before it have told of the same inventory.
     pub told: BTreeSet<TaskId>,
+    /// What the Host's epoch was when the inventory was found to be needed.
+    epoch: String,
     rows: Vec<(TaskId, u64)>,
     /// The inventory of which it is a part.
     inventory: Option<u64>,
@@ -107,6 +109,7 @@ impl Batch {
             complete: self.complete,
             tasks: self.tasks.clone(),
             told: self.told.iter().map(ToString::to_string).collect(),
+            epoch: self.epoch.clone(),
             outputs,
         }
     }
@@ -136,6 +139,8 @@ struct Inner {
     takes_parts: bool,
     /// Counts how often it was found to need one: what was told before that is of no use.
     inventory: u64,
+    /// The Host's, as of then.
+    epoch: String,
     /// It was told of the one that is due as far as this change.
     told: u64,
     /// The inventory is known to be whole.
@@ -201,12 +206,18 @@ impl Outbox {
     }
 
     /// It is registered with a Host that takes an inventory in parts, or not: that needs one now.
-    pub fn registered(&self, takes_parts: bool) {
+    pub fn registered(&self, takes_parts: bool, epoch: &str) {
         self.lock().takes_parts = takes_parts;
+        self.asked_for(epoch);
+    }
+
+    /// The Host needs the whole inventory: it has another epoch, after its restart or when it asks for one.
+    pub fn asked_for(&self, epoch: &str) {
+        epoch.clone_into(&mut self.lock().epoch);
         self.complete_due();
     }
 
-    /// The Host needs the whole inventory: after registration, after a call that failed, after its restart.
+    /// The Host needs the whole inventory: a call has failed.
     pub fn complete_due(&self) {
         let mut inner = self.lock();
         inner.complete_due = true;
@@ -326,7 +337,8 @@ impl Inner {
             self.complete_due = false;
             told = self.rows.iter().filter(|(_, row)| row.change <= self.told).map(|(task, _)| *task).collect();
         }
-        Some(Batch { complete, tasks, told, rows, inventory: is_inventory.then_some(self.inventory) })
+        let epoch = self.epoch.clone();
+        Some(Batch { complete, tasks, told, epoch, rows, inventory: is_inventory.then_some(self.inventory) })
     }
 
     fn is_due(&mut self, task: TaskId, at: Option<Instant>) {

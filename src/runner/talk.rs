@@ -209,7 +209,7 @@ impl Talk {
             info!("the Host takes {} again", mood.what);
         }
         if self.link.epoch_changed(epoch) {
-            self.outbox.complete_due();
+            self.outbox.asked_for(epoch);
         }
     }
 

@@ -152,6 +152,8 @@ pub(in crate::host) struct Snapshot {
     pub(in crate::host) tasks: Vec<Seen>,
     /// With `complete`: those of which the calls just before have told.
     pub(in crate::host) told: BTreeSet<TaskId>,
+    /// With `complete`: the epoch that its node had heard when it began to make this; empty: it does not say.
+    pub(in crate::host) epoch: String,
 }
 
 /// One task as a Runner saw it.

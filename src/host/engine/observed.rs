@@ -167,13 +167,15 @@ impl Core {
     ///
     /// A task that was seen there before is gone only when two inventories in a row lack it, the second one asked for
     /// after the first: a single one may be a late copy of a call that its sender has given up, older than what it has
-    /// reported since.
+    /// reported since. And so may two (found by the model): what was made for another epoch than the present one says of nothing that it
+    /// is not there.
     fn take_absences(&mut self, name: &NodeName, snapshot: &Snapshot, now: Now) -> Result<(), StoreFault> {
         let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
         let seen: BTreeSet<TaskId> =
             snapshot.tasks.iter().map(|seen| seen.id).chain(snapshot.told.iter().copied()).collect();
         let absent: Vec<TaskId> = node.tasks.difference(&seen).copied().collect();
-        let suspected = std::mem::take(&mut node.suspects);
+        let is_late = !snapshot.epoch.is_empty() && snapshot.epoch != node.epoch(&self.settings.epoch);
+        let suspected = if is_late { node.suspects.clone() } else { std::mem::take(&mut node.suspects) };
         let first_of_session = !node.record.inventoried;
         let mut suspects = BTreeSet::new();
         for id in absent {
@@ -183,6 +185,7 @@ impl Core {
                 // Nothing was in flight to it: the session got none of these before this inventory.
                 State::Assigning if first_of_session => (Event::NeverStarted, "not started on its node"),
                 // One that was lost before it ran is none of those: its node tells of it.
+                State::Running | State::Paused | State::Lost if is_late => continue,
                 State::Running | State::Paused | State::Lost if standing.rev > 0 && live.task.started_ms.is_some() => {
                     if !suspected.contains(&id) {
                         suspects.insert(id);

@@ -253,10 +253,10 @@ fn action(call: Call) -> Result<(Action, Waiting), ActFault> {
                 |host_epoch| Answer::Beat(HeartbeatAnswer { host_epoch }),
             )
         }
-        Call::Observed(name, Observed { session, complete, tasks, told, outputs }) => {
+        Call::Observed(name, Observed { session, complete, tasks, told, epoch, outputs }) => {
             let tasks = tasks.into_iter().map(seen).collect::<Result<_, _>>()?;
             let told = told.iter().map(|id| id.parse().expect("an id")).collect();
-            let snapshot = Snapshot { session, complete, tasks, told };
+            let snapshot = Snapshot { session, complete, tasks, told, epoch };
             let (action, answer) = waiting(
                 |reply| Action::Observed(name, snapshot, reply),
                 |(acknowledged, host_epoch)| {

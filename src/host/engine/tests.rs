@@ -202,7 +202,8 @@ impl Bench {
     }
 
     fn observe(&mut self, name: &str, session: &str, complete: bool, tasks: Vec<Seen>) -> Vec<Acknowledged> {
-        let snapshot = Snapshot { session: session.into(), complete, tasks, told: Default::default() };
+        let snapshot =
+            Snapshot { session: session.into(), complete, tasks, told: Default::default(), epoch: String::new() };
         self.ask(|reply| Action::Observed(name.parse().expect("name"), snapshot, reply)).expect("taken").0
     }
 

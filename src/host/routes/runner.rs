@@ -65,7 +65,8 @@ impl Api {
 
     /// `PUT /runner/{hostname}/observed`
     pub(super) fn observed(&self, name: &str, body: &[u8]) -> Result<Reply, ActFault> {
-        let Observed { session, mut complete, tasks: rows, told, outputs } = json::decode(body).map_err(undecoded)?;
+        let Observed { session, mut complete, tasks: rows, told, epoch, outputs } =
+            json::decode(body).map_err(undecoded)?;
         let name = node_name(name)?;
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
@@ -83,7 +84,7 @@ impl Api {
         let outputs = self.take_chunks(&name, &session, outputs)?;
         // What is no id is nobody's: it cannot have been told of.
         let told = told.iter().filter_map(|id| id.parse().ok()).collect();
-        let snapshot = Snapshot { session, complete, tasks, told };
+        let snapshot = Snapshot { session, complete, tasks, told, epoch };
         let (acknowledged, host_epoch) = self.engine.observed(name, snapshot)?;
         Ok(answer(200, &ObservedAnswer { acknowledged, host_epoch, outputs }))
     }

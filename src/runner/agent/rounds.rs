@@ -61,10 +61,10 @@ impl Agent {
             Some(Action::Resume(id)) => self.want(id, Job::Resume),
             Some(Action::Stop(id)) => self.want(id, Job::Stop),
             Some(Action::Forget(id)) => self.forget(id),
+            Some(Action::ReportUnknown(id)) if is_leftover => self.discard(id),
             // Looked at again when more is known.
             Some(Action::ReportGone(id, _)) if !is_known_gone => self.tasks.touch(id),
             Some(Action::ReportUnknown(_) | Action::ReportGone(..)) | None => {}
-            Some(Action::ReportUnknown(id)) if is_leftover => self.discard(id),
         }
     }
 
@@ -138,9 +138,6 @@ impl Agent {
         }
     }
 
-    /// What follows from the tasks in containers themselves, whatever the list says.
-    fn go_on(&mut self) {
-        let now = clock::now();
     /// Docker made it when nobody waited any more: its task is over, and forgotten here. Nothing of anybody's is in it.
     fn discard(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get_mut(id).filter(|task| task.running.is_none()) else { return };
@@ -149,6 +146,9 @@ impl Agent {
         }
     }
 
+    /// What follows from the tasks in containers themselves, whatever the list says.
+    fn go_on(&mut self) {
+        let now = clock::now();
         for id in self.tasks.contained_ids() {
             // Each of them is compared in each round: what had to wait is done when it can be.
             let Some(task) = self.tasks.get_mut(id) else { continue };

@@ -106,7 +106,7 @@ fn an_inventory_that_is_too_long_for_one_call_comes_in_several() {
     let (batch, body) = next();
     assert_eq!(body, told(false, "4", ""), "what is due is cut as well, in the order in which it happened");
     outbox.taken(&batch, &[receipt("4", 1)]);
-    outbox.registered(true);
+    outbox.registered(true, "epoch");
     let (batch, body) = next();
     assert_eq!(body, told(false, "4", ""), "all is told");
     // Before it is answered the Host is another one: what was told counts for nothing.
@@ -129,7 +129,7 @@ fn an_inventory_that_is_too_long_for_one_call_comes_in_several() {
     assert_eq!(body, told(true, "3", "1 2"), "those of which the calls before have told are here as well");
     outbox.taken(&batch, &[receipt("3", 2)]);
     assert!(outbox.now().is_none(), "what was taken and not acknowledged is not repeated at once");
-    outbox.registered(false);
+    outbox.registered(false, "epoch");
     let (_, body) = next();
     assert_eq!(body, told(true, "2 1 3", ""), "a Host that does not know of parts gets it whole");
 }

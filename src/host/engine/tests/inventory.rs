@@ -11,7 +11,13 @@ fn an_inventory_that_could_not_be_stored_opens_no_node() {
     let large = TaskSpec { env: [EnvVar::new("A", &"x".repeat(200_000)).expect("variable")].into(), ..command(1) };
     let (submit, _answer) = submission(large, None);
     let (reply, inventory) = mpsc::sync_channel(1);
-    let snapshot = Snapshot { session: session.clone(), complete: true, tasks: Vec::new(), told: Default::default() };
+    let snapshot = Snapshot {
+        session: session.clone(),
+        complete: true,
+        tasks: Vec::new(),
+        told: Default::default(),
+        epoch: String::new(),
+    };
     bench.turn(vec![Action::Observed("n1".parse().expect("name"), snapshot, reply), submit]);
     assert_eq!(inventory.try_recv().expect("answered").expect_err("not stored").status, 503);
     bench.core().store.limit_growth(10_000);
@@ -139,6 +145,7 @@ fn an_inventory_in_several_calls_is_one() {
             complete: true,
             tasks: vec![runs(last)],
             told: [told, foreign[0]].into(),
+            epoch: String::new(),
         };
         bench.ask(|reply| Action::Observed("n1".parse().expect("name"), rest, reply)).expect("taken");
     }
@@ -169,4 +176,33 @@ fn one_that_was_lost_and_never_began_waits_anew_unless_it_ran() {
     let task = bench.task(ran).standing;
     assert_eq!(task.state, State::Failed);
     assert!(task.note.is_some_and(|note| note.starts_with("result unknown")));
+}
+
+#[test]
+fn what_comes_late_says_of_nothing_that_it_is_not_there() {
+    let mut bench = Bench::new();
+    let first = bench.register("n1", "instance1", "machine1").expect("registered");
+    let session = first.session;
+    bench.beat("n1", &session).expect("heartbeat");
+    bench.observe("n1", &session, true, Vec::new());
+    let id = bench.submit(command(1)).expect("accepted");
+    bench.observe("n1", &session, false, vec![Seen { started_ms: Some(1), ..seen(id, 2, Observation::Running) }]);
+    let tell = |bench: &mut Bench, epoch: &str| -> String {
+        let snapshot = Snapshot {
+            session: session.clone(),
+            complete: true,
+            tasks: Vec::new(),
+            told: Default::default(),
+            epoch: epoch.to_owned(),
+        };
+        bench.ask(|reply| Action::Observed("n1".parse().expect("name"), snapshot, reply)).expect("taken").1
+    };
+    // Both were made before it was begun, and given up.
+    let now = tell(&mut bench, &first.host_epoch);
+    assert_ne!(now, first.host_epoch, "it is asked for once more");
+    assert_eq!(tell(&mut bench, &first.host_epoch), now);
+    assert_eq!(bench.state(id), State::Running);
+    // And this is the answer.
+    tell(&mut bench, &now);
+    assert_eq!(bench.state(id), State::Failed);
 }

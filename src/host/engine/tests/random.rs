@@ -66,7 +66,8 @@ struct World {
 
 impl World {
     fn observe(&mut self, complete: bool, tasks: Vec<Seen>) -> Option<Vec<Acknowledged>> {
-        let snapshot = Snapshot { session: self.session.clone(), complete, tasks, told: Default::default() };
+        let snapshot =
+            Snapshot { session: self.session.clone(), complete, tasks, told: Default::default(), epoch: String::new() };
         let answer = self.bench.ask(|reply| Action::Observed("n1".parse().expect("name"), snapshot, reply));
         // Err: nothing of it was stored, so it will be said again.
         answer.map(|(receipts, _)| receipts).map_err(|fault| assert_eq!(fault.status, 503)).ok()

@@ -170,6 +170,7 @@ fn a_row_that_cannot_be_read_fails_nobody_elses_request() {
         complete: true,
         tasks: vec![done(odd, 1), seen(other, 2, Observation::Paused)],
         told: Default::default(),
+        epoch: String::new(),
     };
     bench.turn(vec![
         Action::Kill(odd, reply),
