@@ -36,6 +36,8 @@ pub(super) struct Container {
     pub(super) finished: Option<String>,
     pub(super) code: i32,
     pub(super) oom: bool,
+    /// What our supervisor in it has said.
+    pub(super) said: String,
     /// By itself, then, and so.
     pub(super) dies: Option<(Instant, i32, bool)>,
     pub(super) kill_at: Option<(Instant, i32)>,

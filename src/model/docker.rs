@@ -189,6 +189,7 @@ impl Daemon {
             mounts: all("--mount").iter().map(|mount| (field(mount, "target="), field(mount, "source="))).collect(),
             started: None,
             finished: None,
+            said: String::new(),
             code: 0,
             oom: false,
             dies: None,
@@ -260,6 +261,7 @@ impl Daemon {
                 r#"{{"code":{code},"signal":{signal},"timed_out":false,"stopped":{},"started_ms":null,"ended_ms":null,"fault":null}}"#,
                 !by_itself
             );
+            container.said = box_file::last_word(code);
             // Its folder may have been removed behind its back.
             let _lost = std::fs::write(PathBuf::from(out).join(box_file::EXIT), text);
         }
@@ -366,7 +368,7 @@ impl Daemon {
             }
             ["image", "inspect", "--format", "{{.Id}}", ..] => Ok(format!("sha256:{last}\n")),
             ["image", "inspect", ..] => Ok(r#"{"entrypoint":null,"user":""}"#.to_owned()),
-            ["logs", ..] => Ok(String::new()),
+            ["logs", .., id] => Ok(self.containers[self.at(id).ok_or_else(|| no_such(id))?].said.clone()),
             ["diff", id] => {
                 let at = self.at(id).ok_or_else(|| no_such(id))?;
                 let began = self.containers[at].run.is_some();

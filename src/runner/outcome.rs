@@ -2,7 +2,7 @@
 
 use super::executor::docker_parse::ContainerExit;
 use super::record::{Ending, Outcome};
-use super::supervise::box_file::{ExitFile, NOT_RUN, UNSEEN, UNUSABLE, WORD};
+use super::supervise::box_file::{ExitFile, NOT_RUN, UNSEEN, UNUSABLE, WORD, last_word};
 use super::supervise::protocol::End;
 
 /// What a container may say of itself, in characters.
@@ -69,46 +69,34 @@ pub fn is_doubtful(exit: &ContainerExit) -> bool {
     matches!(exit.code, UNUSABLE | 0)
 }
 
-/// What is to be made of a success of which the container has written nothing. Our supervisor writes it down, or says in the last of
-/// these `lines` that it could not: the node has lost the folder, or its disk is full. Without either it never came so far, and Docker
-/// has not seen how it ended.
-fn success_without_record(end: End, lines: Result<&str, &str>) -> End {
-    match lines {
-        Ok(lines) if lines.lines().any(|line| line.starts_with(WORD)) => end,
-        Ok(_) => unseen(),
-        Err(fault) => {
-            let text = format!(
-                "result unknown: Docker says that its container ended with exit code 0, and may not have seen it; its log cannot \
-                 be read: {}",
-                one_line(fault)
-            );
-            End { fault: Some(text), ..End::default() }
-        }
-    }
-}
-
-/// The same of an end with [`UNUSABLE`] of which the container has written nothing: our own supervisor's, which says so in
-/// the last of these `lines`, and then the command never ran and this is no code of its; or the command's own. Where the lines cannot
-/// be had (Err: why), it could be either.
+/// What is to be made of such an end. Our supervisor says in the last of these `lines` how the command ended, or what kept it from
+/// running or from writing that down.
+///
+/// - It says that code: it is the command's.
+/// - With [`UNUSABLE`] it says something else: that is its own code, and the command never ran. It says nothing: it is of an earlier
+///   version, and the code the command's.
+/// - With 0 it says that it could not write: it is of an earlier version as well. It says nothing: it never came so far, and Docker has
+///   not seen how it ended.
+/// - The lines cannot be had (Err: why): it could be either.
 pub fn without_record(end: End, lines: Result<&str, &str>) -> End {
-    if end.code == Some(0) {
-        return success_without_record(end, lines);
-    }
-    let lines = match lines {
-        Ok(lines) => lines,
-        Err(fault) => {
-            let text = format!(
-                "result unknown: its container ended with exit code {UNUSABLE}, which is the command's own, or says that the \
-                 command could not be run; and its log cannot be read: {}",
-                one_line(fault)
-            );
-            return End { fault: Some(text), ..End::default() };
-        }
+    let (Some(code @ (0 | UNUSABLE)), Ok(lines)) = (end.code, lines) else {
+        let text = format!(
+            "result unknown: Docker says that its container ended with exit code {}, which may not be its command's; and its log \
+             cannot be read: {}",
+            end.code.unwrap_or_default(),
+            one_line(lines.err().unwrap_or("it was not asked for"))
+        );
+        return End { fault: Some(text), ..End::default() };
     };
-    if !lines.lines().next_back().is_some_and(|line| line.starts_with(WORD)) {
-        return end;
+    let said = lines.lines().next_back().filter(|line| line.starts_with(WORD));
+    match said {
+        Some(said) if said == last_word(code) => end,
+        Some(_) if code == UNUSABLE => {
+            End { fault: Some(with_lines("its container was started, and could not run it", lines)), ..End::default() }
+        }
+        None if code == 0 => unseen(),
+        Some(_) | None => end,
     }
-    End { fault: Some(with_lines("its container was started, and could not run it", lines)), ..End::default() }
 }
 
 /// A reason, and what the container said last.
@@ -220,30 +208,29 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_our_own_supervisor_is_no_result_of_the_command() {
-        let end = || End { code: Some(78), ..End::default() };
-        let never = without_record(end(), Ok("noise\nhakuriver: cannot read /.hakuriver/task/task.json: gone"));
-        assert_eq!(never.code, None);
-        assert!(never.fault.as_ref().is_some_and(|fault| fault.contains("task.json: gone")), "{never:?}");
+    fn a_code_that_nobody_has_written_down_is_the_commands_if_the_container_says_so() {
+        let of = |code| End { code: Some(code), ..End::default() };
+        let by = |code, lines: &str| without_record(of(code), Ok(lines));
+        for code in [0, UNUSABLE] {
+            assert_eq!(by(code, &format!("hakuriver: a warning\n{}", last_word(code))), of(code));
+            let either = without_record(of(code), Err("no such log"));
+            let says = |text: &str| either.fault.as_ref().is_some_and(|fault| fault.contains(text));
+            assert!(
+                either.code.is_none() && says("result unknown") && says(&code.to_string()) && says("no such log"),
+                "{either:?}"
+            );
+        }
+        let never = by(UNUSABLE, "noise\nhakuriver: cannot read /.hakuriver/task/task.json: gone");
+        assert!(never.code.is_none() && never.fault.is_some_and(|fault| fault.contains("task.json: gone")));
+        assert_eq!(
+            by(0, &format!("noise\n{WORD}cannot write /.hakuriver/out/exit.json: gone")),
+            of(0),
+            "an earlier version"
+        );
         for lines in ["", "hakuriver: a warning\nits own last line", "not hakuriver: x"] {
-            assert_eq!(without_record(end(), Ok(lines)), end(), "{lines:?}");
+            assert_eq!(by(UNUSABLE, lines), of(UNUSABLE), "an earlier version: {lines:?}");
+            assert_eq!(by(0, lines), unseen(), "{lines:?}");
         }
-        let either = without_record(end(), Err("no such log"));
-        assert_eq!(either.code, None);
-        let says = |text: &str| either.fault.as_ref().is_some_and(|fault| fault.contains(text));
-        assert!(says("result unknown") && says("78") && says("no such log"), "{either:?}");
-    }
-
-    #[test]
-    fn a_success_that_nobody_has_written_down_is_none_unless_it_could_not_be() {
-        let end = || End { code: Some(0), ..End::default() };
-        assert_eq!(without_record(end(), Ok("noise\nhakuriver: cannot write /.hakuriver/out/exit.json: gone")), end());
-        for lines in ["", "noise\nits own last line"] {
-            assert_eq!(without_record(end(), Ok(lines)), unseen(), "{lines:?}");
-        }
-        let either = without_record(end(), Err("no such log"));
-        let says = |text: &str| either.fault.as_ref().is_some_and(|fault| fault.contains(text));
-        assert!(either.code.is_none() && says("result unknown") && says("no such log"), "{either:?}");
         let exit = |code| ContainerExit { code, oom: false, finished_at: None };
         assert_eq!([0, 1, UNUSABLE, UNSEEN].map(|code| is_doubtful(&exit(code))), [true, false, true, false]);
     }

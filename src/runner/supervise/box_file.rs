@@ -33,6 +33,11 @@ pub const UNUSABLE: i32 = 78;
 /// How the supervisor's own lines begin.
 pub const WORD: &str = "hakuriver: ";
 
+/// The last of them, when the command has come to its end: so Docker's log knows of it also where the node has lost the rest.
+pub fn last_word(code: i32) -> String {
+    format!("{WORD}the command has ended with exit code {code}")
+}
+
 /// What it ends with when the command of its container cannot be run, as a shell would.
 pub const NOT_RUN: i32 = 127;
 

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::box_file::{BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, TICKET, UNSEEN, WORD};
+use super::box_file::{BoxFile, EXIT, ExitFile, LARGEST_EXIT, NOT_RUN, OUT, TICKET, UNSEEN, WORD, last_word};
 use super::protocol::{STDERR, STDOUT};
 use crate::api::json;
 use crate::domain::raw_text;
@@ -57,6 +57,10 @@ pub(super) fn run(init: &Init, task: &BoxFile) -> i32 {
     // Where that fails (the node has lost its state directory, or its disk is full), Docker still keeps the exit code.
     if let Err(fault) = file::write_atomic(&path, json::encode(&told).as_bytes(), 0o644) {
         eprintln!("hakuriver: {fault}");
+    }
+    if let Some(code) = told.code {
+        // Docker may be gone, and nobody read it.
+        let _unread = writeln!(io::stderr(), "{}", last_word(code));
     }
     told.code.unwrap_or(NOT_RUN)
 }
