@@ -13,7 +13,7 @@ fn a_thousand_tasks_of_one_span_run_in_order_and_wait_ends_with_the_last() {
     let span = format!("span:{{1..{COUNT}}}");
     let mut delays = Vec::new();
     // The machine is shared with other tests, which may hold up one run's last step: the best of some runs counts.
-    while delays.len() < 3 && delays.last().is_none_or(|delay| *delay > 100) {
+    while delays.len() < 6 && delays.last().is_none_or(|delay| *delay > 100) {
         let script = "test $(($1 % 7)) != 0 || exit 3";
         let args =
             ["task", "submit", "--container", "NULL", "--wait", "--span", "--", "sh", "-c", script, "task", &span];

@@ -57,6 +57,9 @@ pub struct Registered {
     /// It takes an inventory in several calls (see [`Observed::told`]); an older Host does not know of that.
     #[nserde(default)]
     pub takes_parts: bool,
+    /// It knows of what it was restored from, and so what to make of a task that is `unbegun`. (A Host of an earlier version does not.)
+    #[nserde(default)]
+    pub takes_unbegun: bool,
 }
 
 /// `PUT /heartbeat/{hostname}`

@@ -177,6 +177,8 @@ pub enum Observation {
     },
     /// The node was asked to give back what it had not started, and has not started it.
     Returned,
+    /// The node has spoken of it, or may have, and knows now that it has never begun it.
+    Unbegun,
     /// The node was told to stop a task that it does not have, or does not have one that was seen there. A node without the
     /// task's record cannot know its revisions, so this is taken with any.
     Gone,
@@ -376,6 +378,9 @@ fn observed(now: Standing, observation: &Observation) -> Standing {
             Standing { state: State::Failed, exit: exit.normal(), note: Some(message.clone()), ..now }
         }
         Observation::Returned => never_started(&now, None),
+        Observation::Unbegun if matches!(now.state, State::Assigning | State::Lost) => never_started(&now, None),
+        // It has been heard to run.
+        Observation::Unbegun => not_there(&now, "result unknown: its node does not have it"),
         Observation::Gone => not_there(&now, "result unknown: its node does not have it"),
     }
 }

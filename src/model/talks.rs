@@ -144,7 +144,7 @@ impl Sim {
                 Ok(Answer::Registered(answer)) => {
                     runner.link.registered(&answer);
                     runner.is_registered = true;
-                    runner.outbox.registered(answer.takes_parts, &answer.host_epoch);
+                    runner.outbox.registered(&answer);
                     let is_new = runner.body.is_none();
                     drop(slot);
                     if is_new {

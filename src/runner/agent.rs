@@ -61,7 +61,7 @@ pub struct Agent {
     whole: bool,
     /// What has a later id than this was given to the node since its records began: see [`Home::first_list`]. None: not heard yet.
     since: Option<TaskId>,
-    /// A record could not be read: whose task is not here may have been begun all the same.
+    /// A record, or some of the supervisor's journal, could not be read: whose task is not here may have been begun all the same.
     has_gaps: bool,
 }
 
@@ -195,6 +195,7 @@ impl Agent {
                 receipts.into_iter().for_each(|(id, attempt, rev)| self.acknowledged(id, attempt, rev));
             }
             Message::Supervised { states, complete } => self.supervised(states, complete),
+            Message::Gaps => self.has_gaps = true,
             Message::Unsupervised(reason) => self.unsupervised(reason),
             Message::OutputSettled(id, attempt) => {
                 if let Some(task) = self.tasks.get_mut(id) {

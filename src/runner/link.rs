@@ -87,8 +87,6 @@ struct Held {
     closed: bool,
     /// The registration in which the Host has taken a heartbeat, so that it knows what this node can do now.
     beaten: u64,
-    /// The Host's, as last heard.
-    epoch: String,
 }
 
 impl Held {
@@ -146,7 +144,6 @@ impl Link {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.session = Session { id: answer.session.clone(), number: held.session.number + 1 };
         held.lost = false;
-        held.epoch.clone_from(&answer.host_epoch);
         drop(held);
         self.changed.notify_all();
     }
@@ -212,16 +209,6 @@ impl Link {
     /// Closed?
     pub fn is_closed(&self) -> bool {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).closed
-    }
-
-    /// The Host's epoch in an answer: true if it was started anew (or has lost sight of this node) since the last answer.
-    pub fn epoch_changed(&self, epoch: &str) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = held.epoch != epoch;
-        if changed {
-            epoch.clone_into(&mut held.epoch);
-        }
-        changed
     }
 
     /// # Errors

@@ -28,6 +28,8 @@ pub enum Message {
         states: Vec<TaskState>,
         complete: Option<u64>,
     },
+    /// The node's supervisor may not know of all that it has begun.
+    Gaps,
     /// The node's supervisor cannot be had now, and why; it is tried on.
     Unsupervised(String),
     /// The task has ended, and the Host has all of its output that there is.

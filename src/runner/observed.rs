@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::node::{Acknowledged, Observed, ObservedTask, OutputChunk};
+use crate::api::node::{Acknowledged, Observed, ObservedTask, OutputChunk, Registered};
 use crate::domain::ids::{Attempt, TaskId};
 
 use super::link::Session;
@@ -62,13 +62,18 @@ pub fn first_revision() -> u64 {
     clock::unix_ms()
 }
 
+/// The state of such a task; a Host that does not know it hears that it is gone.
+const UNBEGUN: &str = "unbegun";
+
 /// Why a task of the Host's list is not here, and will not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
     /// It was to be stopped, or was here before.
     Gone,
-    /// It was not started here: it was to be given back, or an earlier Runner came to its end before.
+    /// It was to be given back, and was not started.
     Returned,
+    /// It was here, as far as the Host knows, and was not started: an earlier Runner came to its end before.
+    Unbegun,
 }
 
 /// The row of a task that is not here. `rev` is later than any that was ever sent for it.
@@ -76,6 +81,7 @@ pub fn absent(task: TaskId, attempt: Attempt, rev: u64, why: Absent) -> Observed
     let state = match why {
         Absent::Gone => "gone",
         Absent::Returned => "returned",
+        Absent::Unbegun => UNBEGUN,
     };
     ObservedTask {
         task_id: task.to_string(),
@@ -94,6 +100,8 @@ pub struct Batch {
     pub tasks: Vec<ObservedTask>,
     /// What the batches before it have told of the same inventory.
     pub told: BTreeSet<TaskId>,
+    /// The Host takes such reports.
+    takes_unbegun: bool,
     /// What the Host's epoch was when the inventory was found to be needed.
     epoch: String,
     rows: Vec<(TaskId, u64)>,
@@ -104,10 +112,14 @@ pub struct Batch {
 impl Batch {
     /// As it goes to the Host.
     pub fn body(&self, session: &Session, outputs: Vec<OutputChunk>) -> Observed {
+        let mut tasks = self.tasks.clone();
+        for task in tasks.iter_mut().filter(|task| task.state == UNBEGUN && !self.takes_unbegun) {
+            "gone".clone_into(&mut task.state);
+        }
         Observed {
             session: session.id.clone(),
             complete: self.complete,
-            tasks: self.tasks.clone(),
+            tasks,
             told: self.told.iter().map(ToString::to_string).collect(),
             epoch: self.epoch.clone(),
             outputs,
@@ -137,6 +149,8 @@ struct Inner {
     complete_due: bool,
     /// It takes that in several calls.
     takes_parts: bool,
+    /// It knows the state of what was never begun.
+    takes_unbegun: bool,
     /// Counts how often it was found to need one: what was told before that is of no use.
     inventory: u64,
     /// The Host's, as of then.
@@ -205,25 +219,32 @@ impl Outbox {
         inner.rows.remove(&task);
     }
 
-    /// It is registered with a Host that takes an inventory in parts, or not: that needs one now.
-    pub fn registered(&self, takes_parts: bool, epoch: &str) {
-        self.lock().takes_parts = takes_parts;
-        self.asked_for(epoch);
+    /// It is registered with a Host, which needs an inventory now.
+    pub fn registered(&self, answer: &Registered) {
+        let mut inner = self.lock();
+        inner.takes_parts = answer.takes_parts;
+        inner.takes_unbegun = answer.takes_unbegun;
+        inner.epoch.clone_from(&answer.host_epoch);
+        inner.complete_due();
+        drop(inner);
+        self.filled.notify_all();
     }
 
-    /// The Host needs the whole inventory: it has another epoch, after its restart or when it asks for one.
-    pub fn asked_for(&self, epoch: &str) {
-        epoch.clone_into(&mut self.lock().epoch);
-        self.complete_due();
+    /// The Host's epoch in an answer. With another one it needs the whole inventory: it was started anew, or asks for one.
+    pub fn heard(&self, epoch: &str) {
+        let mut inner = self.lock();
+        if inner.epoch == epoch {
+            return;
+        }
+        epoch.clone_into(&mut inner.epoch);
+        inner.complete_due();
+        drop(inner);
+        self.filled.notify_all();
     }
 
     /// The Host needs the whole inventory: a call has failed.
     pub fn complete_due(&self) {
-        let mut inner = self.lock();
-        inner.complete_due = true;
-        inner.inventory += 1;
-        inner.told = 0;
-        drop(inner);
+        self.lock().complete_due();
         self.filled.notify_all();
     }
 
@@ -303,6 +324,12 @@ impl Outbox {
 }
 
 impl Inner {
+    fn complete_due(&mut self) {
+        self.complete_due = true;
+        self.inventory += 1;
+        self.told = 0;
+    }
+
     /// What is to be sent at this moment: everything, where the Host needs an inventory, or what is due; or as much of that as goes
     /// into one call, in the order in which it happened. So the Host never hears that a task has begun before it hears of the end
     /// that made room for it.
@@ -338,7 +365,8 @@ impl Inner {
             told = self.rows.iter().filter(|(_, row)| row.change <= self.told).map(|(task, _)| *task).collect();
         }
         let epoch = self.epoch.clone();
-        Some(Batch { complete, tasks, told, epoch, rows, inventory: is_inventory.then_some(self.inventory) })
+        let inventory = is_inventory.then_some(self.inventory);
+        Some(Batch { complete, tasks, told, takes_unbegun: self.takes_unbegun, epoch, rows, inventory })
     }
 
     fn is_due(&mut self, task: TaskId, at: Option<Instant>) {

@@ -2,7 +2,7 @@
 
 use super::executor::docker_parse::ContainerExit;
 use super::record::{Ending, Outcome};
-use super::supervise::box_file::{ExitFile, NOT_RUN, UNSEEN, UNUSABLE, WORD, last_word};
+use super::supervise::box_file::{ExitFile, NOT_RUN, UNSEEN, UNUSABLE, WORD, said_code};
 use super::supervise::protocol::End;
 
 /// What a container may say of itself, in characters.
@@ -36,6 +36,7 @@ pub fn end_of(exit: &ContainerExit, told: Option<&ExitFile>, restarted: bool) ->
         // Docker gives a code of its own to those that it finds dead.
         _ if restarted && exit.code != 0 => lost(),
         // It was killed, and did not see this end: then what was written in the container is all that there is.
+        Some(ExitFile { stopped: true, .. }) if restarted && may_be_unseen(exit) => lost(),
         Some(ExitFile { code: Some(code), signal, timed_out, .. }) if may_be_unseen(exit) => {
             End { code: Some(*code), signal: signal_of(*signal, *code), timed_out: *timed_out, ..seen }
         }
@@ -72,30 +73,34 @@ pub fn is_doubtful(exit: &ContainerExit) -> bool {
 /// What is to be made of such an end. Our supervisor says in the last of these `lines` how the command ended, or what kept it from
 /// running or from writing that down.
 ///
-/// - It says that code: it is the command's.
-/// - With [`UNUSABLE`] it says something else: that is its own code, and the command never ran. It says nothing: it is of an earlier
-///   version, and the code the command's.
-/// - With 0 it says that it could not write: it is of an earlier version as well. It says nothing: it never came so far, and Docker has
-///   not seen how it ended.
+/// - It says a code: with 0, which Docker gives to ends that it has not seen, that code is the command's.
+/// - With [`UNUSABLE`] it says something else: that is its own code, and the command never ran. It says nothing, or that code: it is
+///   the command's (an earlier version says nothing).
+/// - With 0 it says anything else, or nothing: it never came so far, and Docker has not seen how it ended.
 /// - The lines cannot be had (Err: why): it could be either.
 pub fn without_record(end: End, lines: Result<&str, &str>) -> End {
-    let (Some(code @ (0 | UNUSABLE)), Ok(lines)) = (end.code, lines) else {
-        let text = format!(
-            "result unknown: Docker says that its container ended with exit code {}, which may not be its command's; and its log \
-             cannot be read: {}",
-            end.code.unwrap_or_default(),
-            one_line(lines.err().unwrap_or("it was not asked for"))
-        );
-        return End { fault: Some(text), ..End::default() };
+    let lines = match lines {
+        Ok(lines) => lines,
+        Err(fault) => {
+            let text = format!(
+                "result unknown: Docker says that its container ended with exit code {}, which may not be its command's; and its \
+                 log cannot be read: {}",
+                end.code.unwrap_or_default(),
+                one_line(fault)
+            );
+            return End { fault: Some(text), ..End::default() };
+        }
     };
-    let said = lines.lines().next_back().filter(|line| line.starts_with(WORD));
-    match said {
-        Some(said) if said == last_word(code) => end,
-        Some(_) if code == UNUSABLE => {
+    let last = lines.lines().next_back().filter(|line| line.starts_with(WORD));
+    match (end.code, last.and_then(said_code)) {
+        (Some(0), Some(code)) => {
+            End { code: Some(code), signal: (129..=192).contains(&code).then(|| code - 128), ..end }
+        }
+        (Some(0), None) => unseen(),
+        (_, None) if last.is_some() => {
             End { fault: Some(with_lines("its container was started, and could not run it", lines)), ..End::default() }
         }
-        None if code == 0 => unseen(),
-        Some(_) | None => end,
+        _ => end,
     }
 }
 
@@ -149,6 +154,7 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::supervise::box_file::last_word;
     use super::*;
 
     #[test]
@@ -176,6 +182,7 @@ mod tests {
             (exit(0, false), Some(not_run.clone()), false, fault(end(127, None), "cannot run 'x': no")),
             (exit(0, false), Some(told(3, None)), false, end(3, None)),
             (exit(0, false), Some(told(3, None)), true, end(3, None)),
+            (exit(0, false), Some(stopped.clone()), true, lost()),
             // What it says is not what happened.
             (exit(3, false), Some(told(0, None)), false, end(3, None)),
             (exit(137, false), Some(told(0, None)), false, end(137, Some(9))),
@@ -222,13 +229,17 @@ mod tests {
         }
         let never = by(UNUSABLE, "noise\nhakuriver: cannot read /.hakuriver/task/task.json: gone");
         assert!(never.code.is_none() && never.fault.is_some_and(|fault| fault.contains("task.json: gone")));
-        assert_eq!(
-            by(0, &format!("noise\n{WORD}cannot write /.hakuriver/out/exit.json: gone")),
-            of(0),
-            "an earlier version"
-        );
+        assert_eq!(by(0, &last_word(3)), of(3), "Docker has not seen it");
+        assert_eq!(by(0, &last_word(137)), End { signal: Some(9), ..of(137) });
         for lines in ["", "hakuriver: a warning\nits own last line", "not hakuriver: x"] {
             assert_eq!(by(UNUSABLE, lines), of(UNUSABLE), "an earlier version: {lines:?}");
+        }
+        for lines in [
+            "",
+            "its own last line",
+            "hakuriver: cannot write exit.json: full",
+            "hakuriver: the command has ended with exit code x",
+        ] {
             assert_eq!(by(0, lines), unseen(), "{lines:?}");
         }
         let exit = |code| ContainerExit { code, oom: false, finished_at: None };

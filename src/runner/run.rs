@@ -176,7 +176,7 @@ impl Life<'_> {
                     Err(fault) => break Err(fault),
                 },
             }
-            self.outbox.registered(registered.takes_parts, &registered.host_epoch);
+            self.outbox.registered(&registered);
             self.link.wait_heartbeat(DOCKER_CHECK);
             info!("registered at {} as node '{}'", self.link.host(), self.identity.hostname);
             ready(&Ready { hostname: self.identity.hostname.to_string(), address: address.to_string() });

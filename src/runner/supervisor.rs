@@ -381,6 +381,7 @@ impl Line {
                         silent_until = None;
                         self.tell_all(states)
                     }
+                    Ok(Tell::Gaps) => self.tell.send(Message::Gaps),
                     Ok(Tell::Changed(states)) => self.tell.send(Message::Supervised { states, complete: None }),
                     Err(fault) => return Over::Broken(format!("their supervisor tells what makes no sense: {fault}")),
                 };

@@ -208,9 +208,7 @@ impl Talk {
         if mood.fault.take().is_some() {
             info!("the Host takes {} again", mood.what);
         }
-        if self.link.epoch_changed(epoch) {
-            self.outbox.asked_for(epoch);
-        }
+        self.outbox.heard(epoch);
     }
 
     /// Says so once; the answer is how long to wait before the next try.

@@ -34,6 +34,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("stopped", report(REV + 1, Observation::Stopped { exit: Exit::signal(15), message: None })),
         ("failed", report(REV + 1, Observation::Failed { exit: Exit::default(), message: "no image".to_owned() })),
         ("returned", report(REV + 1, Observation::Returned)),
+        ("unbegun", report(REV + 1, Observation::Unbegun)),
         ("gone", report(REV + 1, Observation::Gone)),
         ("gone-rev-0", report(0, Observation::Gone)),
         ("same-rev", report(REV, Observation::Running)),
@@ -116,6 +117,7 @@ signal-9-oom   !           killed_oom     killed_oom    killed_oom    ended  end
 stopped        !           failed         failed        failed        ended  ended  ended  ended  failed
 failed         !           failed         failed        failed        ended  ended  ended  ended  failed
 returned       !           pending#3      stale         stale         ended  ended  ended  ended  pending#3
+unbegun        !           pending#3      failed        failed        ended  ended  ended  ended  pending#3
 gone           !           failed         failed        failed        ended  ended  ended  ended  failed
 gone-rev-0     !           failed         failed        failed        stale  stale  stale  stale  failed
 same-rev       !           =              =             =             =      =      =      =      running
@@ -151,6 +153,7 @@ signal-9-oom   !           killed_oom     killed_oom    killed_oom    ended  end
 stopped        !           killed         killed        killed        ended  ended  ended  ended  killed
 failed         !           failed         failed        failed        ended  ended  ended  ended  failed
 returned       !           killed         stale         stale         ended  ended  ended  ended  killed
+unbegun        !           killed         killed        killed        ended  ended  ended  ended  killed
 gone           !           killed         killed        killed        ended  ended  ended  ended  killed
 gone-rev-0     !           killed         killed        killed        stale  stale  stale  stale  killed
 same-rev       !           =              =             =             =      =      =      =      running
@@ -186,6 +189,7 @@ signal-9-oom   !           killed_oom     killed_oom    killed_oom    ended  end
 stopped        !           failed         failed        failed        ended  ended  ended  ended  failed
 failed         !           failed         failed        failed        ended  ended  ended  ended  failed
 returned       !           pending#3      stale         stale         ended  ended  ended  ended  pending#3
+unbegun        !           pending#3      failed        failed        ended  ended  ended  ended  pending#3
 gone           !           failed         failed        failed        ended  ended  ended  ended  failed
 gone-rev-0     !           failed         failed        failed        stale  stale  stale  stale  failed
 same-rev       !           =              =             =             =      =      =      =      running

@@ -117,6 +117,7 @@ impl Core {
             host_epoch: node.epoch(&self.settings.epoch),
             address: node.record.address.clone(),
             takes_parts: true,
+            takes_unbegun: true,
         };
         self.turn.nodes.insert(asked.name);
         self.turn.schedule = true;

@@ -91,7 +91,7 @@ impl Core {
         let may_have_run =
             live.task.started_ms.is_some() || self.restored_through.is_some_and(|restored| seen.id <= restored);
         let observation = match observation {
-            Observation::Returned
+            Observation::Unbegun
                 if may_have_run && is_news(live.task.standing.attempt.0, live.task.standing.rev, seen) =>
             {
                 Observation::Gone

@@ -245,6 +245,7 @@ pub(in crate::host) fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
         }
         ("killed", message) => Observation::Stopped { exit, message },
         ("returned", _) => Observation::Returned,
+        ("unbegun", _) => Observation::Unbegun,
         ("gone", _) => Observation::Gone,
         ("unknown", _) => return Ok(Seen { what: What::Unknown, ..facts(task.task_id, task.attempt, task.rev)? }),
         (other, _) => return Err(wrong("state", &format!("a state of a task on a node, not {other:?}"))),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Agent;
-use super::task::{Task, never_came_to_run, rebuilt};
+use super::task::{Task, rebuilt};
 use crate::domain::ids::TaskId;
-use crate::runner::executor::docker_parse::{Container, DockerAction, DockerEvent, Glimpse};
+use crate::runner::executor::docker_parse::{Container, ContainerState, DockerAction, DockerEvent, Glimpse};
 use crate::runner::judge::{Verdict, is_odd, judge};
 use crate::runner::message::Message;
 use crate::runner::observed::first_revision;
@@ -67,7 +67,7 @@ impl Agent {
     pub(super) fn adopt(&mut self, container: &Container) {
         let record = rebuilt(container, &self.node.boot_id, first_revision());
         info!("task {}: its record was lost, and is made again from its container {}", record.task, container.id);
-        let leftover = never_came_to_run(container, &record);
+        let leftover = container.state == ContainerState::Created;
         // A command's container runs once. Its folders are not made anew: that what it wrote went with them is to be seen.
         let again = |()| if record.writes() { Ok(()) } else { self.node.remake_mounts(&record) };
         // What nobody asks for is removed again, and until then it is nothing that would have to be kept.

@@ -47,7 +47,7 @@ impl Agent {
             match action {
                 Some(Action::ReportGone(_, attempt)) if is_kept => Some((attempt, Absent::Returned)),
                 Some(Action::ReportGone(_, attempt)) if is_known_gone && !is_to_stop && self.never_began(id) => {
-                    Some((attempt, Absent::Returned))
+                    Some((attempt, Absent::Unbegun))
                 }
                 Some(Action::ReportGone(_, attempt)) if is_known_gone => Some((attempt, Absent::Gone)),
                 Some(Action::Start(_, attempt)) if is_returned => Some((attempt, Absent::Returned)),

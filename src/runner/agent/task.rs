@@ -219,11 +219,5 @@ pub(super) fn rebuilt(container: &Container, boot_id: &str, rev: u64) -> Record 
     }
 }
 
-/// Whether such a container never came to run, by what a record was made from it, and does not now.
-pub(super) fn never_came_to_run(container: &Container, record: &Record) -> bool {
-    matches!(record.phase, Phase::Starting { .. })
-        && matches!(container.state, ContainerState::Created | ContainerState::Exited(_))
-}
-
 #[cfg(test)]
 mod tests;

@@ -106,7 +106,7 @@ fn an_inventory_that_is_too_long_for_one_call_comes_in_several() {
     let (batch, body) = next();
     assert_eq!(body, told(false, "4", ""), "what is due is cut as well, in the order in which it happened");
     outbox.taken(&batch, &[receipt("4", 1)]);
-    outbox.registered(true, "epoch");
+    outbox.registered(&Registered { takes_parts: true, ..Registered::default() });
     let (batch, body) = next();
     assert_eq!(body, told(false, "4", ""), "all is told");
     // Before it is answered the Host is another one: what was told counts for nothing.
@@ -129,7 +129,7 @@ fn an_inventory_that_is_too_long_for_one_call_comes_in_several() {
     assert_eq!(body, told(true, "3", "1 2"), "those of which the calls before have told are here as well");
     outbox.taken(&batch, &[receipt("3", 2)]);
     assert!(outbox.now().is_none(), "what was taken and not acknowledged is not repeated at once");
-    outbox.registered(false, "epoch");
+    outbox.registered(&Registered::default());
     let (_, body) = next();
     assert_eq!(body, told(true, "2 1 3", ""), "a Host that does not know of parts gets it whole");
 }
@@ -147,4 +147,32 @@ fn an_inventory_is_complete_only_once_it_is_known_to_be() {
     assert!(batch.complete && batch.tasks.len() == 1, "acknowledged rows are part of it");
     outbox.close();
     assert!(outbox.next().is_none());
+}
+
+#[test]
+fn a_host_that_knows_nothing_of_what_was_never_begun_hears_that_it_is_gone() {
+    let outbox = Outbox::default();
+    outbox.complete_allowed();
+    let id = TaskId::from_u64(7);
+    outbox.put(id, absent(id, Attempt(1), 5, Absent::Unbegun));
+    for (takes_unbegun, expected) in [(true, "unbegun"), (false, "gone")] {
+        outbox.registered(&Registered { takes_unbegun, ..Registered::default() });
+        let body = outbox.now().expect("an inventory is due").body(&Session::default(), Vec::new());
+        assert_eq!(body.tasks[0].state, expected);
+    }
+}
+
+#[test]
+fn each_epoch_asks_for_an_inventory_of_its_own() {
+    let outbox = Outbox::default();
+    outbox.complete_allowed();
+    outbox.registered(&Registered { host_epoch: "1".to_owned(), ..Registered::default() });
+    let epoch = || outbox.now().map(|batch| batch.body(&Session::default(), Vec::new()).epoch);
+    assert_eq!(epoch().as_deref(), Some("1"));
+    outbox.heard("1");
+    assert_eq!(epoch(), None, "it has that one");
+    for next in ["2", "1", "2"] {
+        outbox.heard(next);
+        assert_eq!(epoch().as_deref(), Some(next));
+    }
 }

@@ -33,9 +33,17 @@ pub const UNUSABLE: i32 = 78;
 /// How the supervisor's own lines begin.
 pub const WORD: &str = "hakuriver: ";
 
+/// Before the code in the last of them, when the command has come to its end.
+const ENDED: &str = "the command has ended with exit code ";
+
 /// The last of them, when the command has come to its end: so Docker's log knows of it also where the node has lost the rest.
 pub fn last_word(code: i32) -> String {
-    format!("{WORD}the command has ended with exit code {code}")
+    format!("{WORD}{ENDED}{code}")
+}
+
+/// The code in such a line.
+pub fn said_code(line: &str) -> Option<i32> {
+    line.strip_prefix(WORD)?.strip_prefix(ENDED)?.parse().ok()
 }
 
 /// What it ends with when the command of its container cannot be run, as a shell would.

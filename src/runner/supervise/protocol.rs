@@ -77,6 +77,8 @@ pub enum Tell {
     All(Vec<TaskState>),
     /// What has changed.
     Changed(Vec<TaskState>),
+    /// Before all of it: some of its journal could not be read, so what it does not have may have been begun all the same.
+    Gaps,
 }
 
 /// One attempt at a task, as the supervisor has it.

@@ -148,12 +148,9 @@ impl Work {
     /// False: something may live in it, or did.
     fn remove_if_unused(&self, container: &Container) -> Result<bool, DockerFault> {
         let docker = &self.node.docker;
-        let is_unused = match &container.state {
-            // Docker may have lost sight of what it has started.
-            ContainerState::Created => container.never_began || !docker.was_prepared(&container.id)?,
-            ContainerState::Exited(_) => !self.record.is_command() && !container.restarts,
-            _ => false,
-        };
+        // Docker may have lost sight of what it has started.
+        let is_unused = container.state == ContainerState::Created
+            && (container.never_began || !docker.was_prepared(&container.id)?);
         if is_unused {
             warning!("task {}: a container that was made too late is removed: {}", self.record.task, container.id);
             docker.remove_unstarted(&container.id)?;

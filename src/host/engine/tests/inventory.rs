@@ -167,7 +167,7 @@ fn one_that_was_lost_and_never_began_waits_anew_unless_it_ran() {
     let again = bench.register("n1", "instance2", "machine1").expect("registered").session;
     bench.beat("n1", &again).expect("heartbeat");
     bench.observe("n1", &again, true, Vec::new());
-    let not_begun = |id, rev| seen(id, rev, Observation::Returned);
+    let not_begun = |id, rev| seen(id, rev, Observation::Unbegun);
     bench.observe("n1", &again, false, vec![not_begun(ran, 1)]);
     assert_eq!(bench.state(ran), State::Lost, "older than what is known");
     bench.observe("n1", &again, false, vec![not_begun(waits, 9), not_begun(ran, 9)]);

@@ -88,7 +88,7 @@ fn what_a_backup_says_of_tasks_is_not_taken_for_what_is_so_now() {
     bench.pass(TIMEOUT);
     bench.turn(Vec::new());
     assert_eq!(bench.state(starts), State::Lost);
-    bench.observe("n1", &session, false, vec![seen(starts, 900, Observation::Returned)]);
+    bench.observe("n1", &session, false, vec![seen(starts, 900, Observation::Unbegun)]);
     assert_eq!(bench.state(starts), State::Failed, "not started a second time");
 }
 

@@ -62,6 +62,8 @@ struct Node {
     by_pid: HashMap<u32, Key>,
     /// Children that have ended while starts were not over: they may be of these.
     early: HashMap<u32, Gone>,
+    /// Some of the journal could not be read.
+    has_gaps: bool,
     /// In the journal, and to be started.
     to_start: Vec<Key>,
     /// The main process has ended; the rest may live.
@@ -127,6 +129,7 @@ fn begin(place: Place) -> Result<(Node, UnixListener, Option<Group>), String> {
         tasks: BTreeMap::new(),
         by_pid: HashMap::new(),
         early: HashMap::new(),
+        has_gaps: !found.warnings.is_empty(),
         to_start: Vec::new(),
         ending: BTreeSet::new(),
         ticking: BTreeSet::new(),
@@ -417,6 +420,9 @@ impl Node {
             self.owes_all = false;
             self.changed.clear();
             let all: Vec<TaskState> = self.tasks.values().map(|task| task.state.clone()).collect();
+            if self.has_gaps {
+                conn.tell(&Tell::Gaps);
+            }
             conn.tell(&Tell::All(all));
         } else if self.changed.is_empty() {
             return;
