@@ -1,5 +1,6 @@
 //! What happens to containers behind the Runner's back, and to Docker itself.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -43,6 +44,40 @@ fn a_container_stopped_behind_our_back_is_started_again() {
     let after = cluster.await_status(&id, "running");
     assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
     assert_eq!(cluster.container(&id), container);
+    cluster.kill_vps(&id);
+}
+
+#[test]
+fn a_vps_whose_port_was_taken_while_it_was_down_waits_for_it() {
+    let cluster = Cluster::up();
+    let id = cluster.submit(&[]);
+    let before = cluster.status(&id);
+    let port = before.ssh_port.expect("it runs");
+    let container = cluster.container(&id);
+    docker(&["stop", "-t", "0", &container]);
+    let thief = wait::until("its port is free", SOON, || {
+        TcpListener::bind(("127.0.0.1", port)).map_err(|fault| fault.to_string())
+    });
+    wait::until("it says what it waits for", SOON, || {
+        let record = cluster.status(&id);
+        let says = record.reason.as_ref().is_some_and(|reason| reason.contains(&format!("port {port}")));
+        if record.status == "running" && says { Ok(()) } else { Err(format!("{record:?}")) }
+    });
+    drop(thief);
+    await_ssh(&cluster, &id);
+    let after = cluster.await_status(&id, "running");
+    assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
+    assert_eq!(cluster.container(&id), container);
+    // And who waits for it can be ended.
+    docker(&["stop", "-t", "0", &container]);
+    let _thief = wait::until("its port is free", SOON, || {
+        TcpListener::bind(("127.0.0.1", port)).map_err(|fault| fault.to_string())
+    });
+    wait::until("it waits again", SOON, || {
+        let record = cluster.status(&id);
+        let says = record.reason.as_ref().is_some_and(|reason| reason.contains(&format!("port {port}")));
+        if says { Ok(()) } else { Err(format!("{record:?}")) }
+    });
     cluster.kill_vps(&id);
 }
 

@@ -78,6 +78,7 @@ impl Work {
         let handle = self.handle();
         info!("task {}: its container was stopped on the node and is started again", self.record.task);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        let mut for_port = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         let patience = clock::now() + LETTING_GO;
         loop {
             let fault = match self.docker(Self::quietly, |docker| docker.start(&handle)) {
@@ -94,6 +95,17 @@ impl Work {
             }
             if fault.kind == Complaint::NotLetGo && clock::now() < patience {
                 if self.cancel.wait(backoff.wait()) {
+                    return Some(Next::LookAgain);
+                }
+                continue;
+            }
+            if fault.kind == Complaint::PortTaken {
+                // Whoever took it while the container was down may let go of it. The container keeps its port, and its data is the user's.
+                let port = self.record.port.unwrap_or_default();
+                self.note(&format!(
+                    "its container was stopped, and waits for its port {port}, which something else has taken"
+                ));
+                if self.cancel.wait(for_port.wait()) {
                     return Some(Next::LookAgain);
                 }
                 continue;
