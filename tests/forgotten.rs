@@ -30,13 +30,19 @@ fn forgetful() -> (Private, SlowRuntime) {
     (private, slow.unwrap())
 }
 
+/// A folder of the cluster's own, and the words that mount it at `/marks`.
+fn marks(cluster: &Cluster) -> (PathBuf, String) {
+    let folder = cluster.dir.join("marks");
+    fs::create_dir(&folder).unwrap();
+    let mount = format!("{}:/marks", folder.display());
+    (folder, mount)
+}
+
 /// A command that adds a line to the file when it begins, and then does `rest`; the daemon forgets it. The answer: the task's id.
 #[track_caller]
 fn begun_and_forgotten(private: &mut Private, slow: &SlowRuntime, rest: &str) -> (String, PathBuf) {
     let cluster = &private.cluster;
-    let folder = cluster.dir.join("marks");
-    fs::create_dir(&folder).unwrap();
-    let mount = format!("{}:/marks", folder.display());
+    let (folder, mount) = marks(cluster);
     slow.hold();
     let script = format!("echo begun >>/marks/starts; {rest}");
     let id = cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", &script]);
@@ -204,9 +210,7 @@ fn a_vps_that_a_dead_daemon_has_started_again_and_forgotten_is_started_once_more
 fn a_command_whose_node_lost_its_records_before_it_began_is_begun() {
     let (mut private, slow) = forgetful();
     let cluster = &mut private.cluster;
-    let folder = cluster.dir.join("marks");
-    fs::create_dir(&folder).unwrap();
-    let mount = format!("{}:/marks", folder.display());
+    let (folder, mount) = marks(cluster);
     slow.hold_creation();
     let id =
         cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", "echo begun >>/marks/starts; exit 3"]);

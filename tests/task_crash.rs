@@ -277,8 +277,17 @@ fn a_supervisor_that_cannot_be_had_is_what_a_task_waits_for() {
     assert_eq!((record.exit_code, record.attempt), (Some(7), 1), "{}", seen(&record));
 }
 
+/// What a node has of its records after its Runner died.
+#[derive(Clone, Copy, PartialEq)]
+enum Records {
+    Whole,
+    Lost,
+    /// A line of the supervisor's journal cannot be read.
+    Damaged,
+}
+
 /// The Host hears that its node gets a task ready, and then for longer than the time-out nothing. What it had of it, nobody has begun.
-fn runner_gone_before_it_began(loses_records: bool) -> TaskRecord {
+fn runner_gone_before_it_began(records: Records) -> TaskRecord {
     let settings = Settings { no_environment: true, timeout_factor: 3, ..Settings::default() };
     let mut cluster = Cluster::host_and_runner(settings);
     await_inventory(&cluster);
@@ -297,28 +306,37 @@ fn runner_gone_before_it_began(loses_records: bool) -> TaskRecord {
     });
     cluster.kill9("runner-a");
     cluster.await_status(&id, "lost");
-    if loses_records {
-        fs::remove_dir_all(cluster.runner_dir("a")).unwrap();
+    let folder = cluster.runner_dir("a");
+    match records {
+        Records::Whole => {}
+        Records::Lost => fs::remove_dir_all(folder).unwrap(),
+        Records::Damaged => {
+            fs::create_dir_all(folder.join("supervisor")).unwrap();
+            fs::write(folder.join("supervisor/journal"), "no line\nnor this\n").unwrap();
+        }
     }
     drop(thief);
     cluster.start_runner("a");
     let record = cluster.await_end(&id);
     let times = fs::read_to_string(&ran).unwrap_or_default().lines().count();
-    assert_eq!(times, usize::from(!loses_records), "{}", seen(&record));
+    assert_eq!(times, usize::from(records == Records::Whole), "{}", seen(&record));
     record
 }
 
 #[test]
 fn what_a_node_had_not_begun_when_its_runner_died_is_begun_after_a_silence_too() {
-    let record = runner_gone_before_it_began(false);
+    let record = runner_gone_before_it_began(Records::Whole);
     assert_eq!((record.exit_code, record.attempt), (Some(7), 2), "{}", seen(&record));
 }
 
 #[test]
 fn what_a_node_cannot_know_any_more_is_not_begun_a_second_time() {
-    let record = runner_gone_before_it_began(true);
-    assert_eq!((record.status.as_str(), record.exit_code, record.attempt), ("failed", None, 1), "{}", seen(&record));
-    assert!(record.error_message.as_deref().unwrap_or_default().contains("result unknown"), "{}", seen(&record));
+    for records in [Records::Lost, Records::Damaged] {
+        let record = runner_gone_before_it_began(records);
+        let end = (record.status.as_str(), record.exit_code, record.attempt);
+        assert_eq!(end, ("failed", None, 1), "{}", seen(&record));
+        assert!(record.error_message.as_deref().unwrap_or_default().contains("result unknown"), "{}", seen(&record));
+    }
 }
 
 #[test]

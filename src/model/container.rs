@@ -47,7 +47,68 @@ pub(super) struct Container {
     pub(super) run: Option<RunId>,
 }
 
+/// The words of a `docker run`.
+pub(super) struct Ordered<'a> {
+    pub(super) argv: &'a [String],
+}
+
+impl Ordered<'_> {
+    fn all(&self, name: &str) -> Vec<String> {
+        self.argv.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect()
+    }
+
+    pub(super) fn one(&self, name: &str) -> Option<String> {
+        self.all(name).into_iter().next()
+    }
+
+    /// The address and the port of its node at which it is reached.
+    pub(super) fn published(&self) -> Option<(String, u16)> {
+        let text = self.one("--publish")?;
+        let mut parts = text.rsplitn(3, ':');
+        let (_, port, address) = (parts.next(), parts.next().expect("a port"), parts.next().expect("an address"));
+        Some((address.to_owned(), port.parse().expect("a port")))
+    }
+}
+
+/// A field of a `--mount`, with its `=`.
+fn field(mount: &str, name: &str) -> String {
+    mount.split(',').find_map(|field| field.strip_prefix(name)).map(ToOwned::to_owned).unwrap_or_default()
+}
+
 impl Container {
+    /// As it is made, not started.
+    pub(super) fn ordered(id: String, order: &Ordered<'_>) -> Self {
+        let published = order.published();
+        let labels = order.all("--label");
+        let labels = labels.iter().filter_map(|label| label.split_once('='));
+        let gpus = order.one("--gpus").map(|text| text.trim_matches('"').trim_start_matches("device=").to_owned());
+        let mounts = order.all("--mount");
+        Self {
+            id,
+            name: order.one("--name").expect("every container has a name"),
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            state: State::Created,
+            restarts: false,
+            stopped: false,
+            port: published.as_ref().map(|(_, port)| *port),
+            address: published.map(|(address, _)| address).unwrap_or_default(),
+            cpus: order.one("--cpuset-cpus").unwrap_or_default(),
+            shares: order.one("--cpu-shares").and_then(|shares| shares.parse().ok()).unwrap_or(0),
+            gpus: gpus.iter().flat_map(|gpus| gpus.split(',')).map(ToOwned::to_owned).collect(),
+            mounts: mounts.iter().map(|mount| (field(mount, "target="), field(mount, "source="))).collect(),
+            started: None,
+            finished: None,
+            said: String::new(),
+            code: 0,
+            oom: false,
+            dies: None,
+            kill_at: None,
+            answers: None,
+            restart_at: None,
+            run: None,
+        }
+    }
+
     pub(super) fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }

@@ -1,9 +1,9 @@
 //! A Docker daemon of the simulation's making: what it has, what it does when it is told something, and what happens by itself.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::container::{Container, State, how_it_ends, listed};
+use super::container::{Container, Ordered, State, how_it_ends};
 use super::random::Random;
 use super::truth::{End, Run, Truth};
 use crate::runner::executor::docker_parse::{DockerAction, DockerEvent};
@@ -40,7 +40,7 @@ pub(super) struct Daemon {
     pub(super) containers: Vec<Container>,
     pub(super) orders: Vec<Order>,
     pub(super) log: Vec<(Instant, DockerEvent)>,
-    removals: Vec<(Instant, String)>,
+    pub(super) removals: Vec<(Instant, String)>,
     next: u64,
 }
 
@@ -68,7 +68,7 @@ impl Daemon {
         }
     }
 
-    fn at(&self, handle: &str) -> Option<usize> {
+    pub(super) fn at(&self, handle: &str) -> Option<usize> {
         self.containers.iter().position(|container| container.id == handle || container.name == handle)
     }
 
@@ -144,61 +144,25 @@ impl Daemon {
     }
 
     fn create(&mut self, argv: &[String]) -> Result<String, String> {
-        let values = |name: &str| argv.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect();
-        let all = |name: &str| -> Vec<String> { values(name) };
-        let one = |name: &str| all(name).into_iter().next();
-        let name = one("--name").expect("every container has a name");
+        let order = Ordered { argv };
+        let name = order.one("--name").expect("every container has a name");
         if let Some(at) = self.at(&name) {
             let id = &self.containers[at].id;
             return Err(format!(
                 "docker: Error response from daemon: Conflict. The container name \"/{name}\" is already in use by container \"{id}\"."
             ));
         }
-        let published = one("--publish").map(|text| {
-            let mut parts = text.rsplitn(3, ':');
-            let (_, port, address) = (parts.next(), parts.next().expect("a port"), parts.next().expect("an address"));
-            (address.to_owned(), port.parse::<u16>().expect("a port"))
-        });
-        if let Some((_, port)) = &published
-            && self.containers.iter().any(|other| other.lives() && other.port == Some(*port))
+        if let Some((_, port)) = order.published()
+            && self.containers.iter().any(|other| other.lives() && other.port == Some(port))
         {
             return Err("docker: Error response from daemon: driver failed programming external connectivity on endpoint x (y): \
                 Bind for z failed: port is already allocated"
                 .to_owned());
         }
         self.next += 1;
-        let labels = all("--label")
-            .into_iter()
-            .filter_map(|label| label.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let field = |mount: &str, name: &str| {
-            mount.split(',').find_map(|field| field.strip_prefix(name)).map(ToOwned::to_owned).unwrap_or_default()
-        };
-        let gpus = one("--gpus").map(|text| text.trim_matches('"').trim_start_matches("device=").to_owned());
-        self.containers.push(Container {
-            id: format!("{:012x}", self.next),
-            name,
-            labels: labels.collect(),
-            state: State::Created,
-            restarts: false,
-            stopped: false,
-            port: published.as_ref().map(|(_, port)| *port),
-            address: published.map(|(address, _)| address).unwrap_or_default(),
-            cpus: one("--cpuset-cpus").unwrap_or_default(),
-            shares: one("--cpu-shares").and_then(|shares| shares.parse().ok()).unwrap_or(0),
-            gpus: gpus.iter().flat_map(|gpus| gpus.split(',')).map(ToOwned::to_owned).collect(),
-            mounts: all("--mount").iter().map(|mount| (field(mount, "target="), field(mount, "source="))).collect(),
-            started: None,
-            finished: None,
-            said: String::new(),
-            code: 0,
-            oom: false,
-            dies: None,
-            kill_at: None,
-            answers: None,
-            restart_at: None,
-            run: None,
-        });
-        Ok(format!("{:012x}", self.next))
+        let id = format!("{:012x}", self.next);
+        self.containers.push(Container::ordered(id.clone(), &order));
+        Ok(id)
     }
 
     pub(super) fn start(&mut self, at: usize, around: &mut Around<'_>) {
@@ -353,99 +317,6 @@ impl Daemon {
                 }
             }
         }
-    }
-
-    /// Any other call than `run`: what it prints, or what it complains of.
-    pub(super) fn call(&mut self, argv: &[String], around: &mut Around<'_>) -> Result<String, String> {
-        let words: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let last = words.last().copied().unwrap_or("");
-        let no_such = |id: &str| format!("Error response from daemon: No such container: {id}");
-        match words.as_slice() {
-            ["ps", ..] => Ok(self.containers.iter().map(listed).collect()),
-            ["inspect", "--type", "container", "--format", _, ids @ ..] => {
-                let found = ids.iter().filter_map(|id| self.at(id)).map(|at| self.containers[at].inspected());
-                Ok(found.collect())
-            }
-            ["image", "inspect", "--format", "{{.Id}}", ..] => Ok(format!("sha256:{last}\n")),
-            ["image", "inspect", ..] => Ok(r#"{"entrypoint":null,"user":""}"#.to_owned()),
-            ["logs", .., id] => Ok(self.containers[self.at(id).ok_or_else(|| no_such(id))?].said.clone()),
-            ["diff", id] => {
-                let at = self.at(id).ok_or_else(|| no_such(id))?;
-                let began = self.containers[at].run.is_some();
-                Ok(if began { "A /.hakuriver\n".to_owned() } else { String::new() })
-            }
-            ["rm", "--force", "--volumes", ids @ ..] => {
-                for id in ids {
-                    let at = self.at(id).ok_or_else(|| no_such(id))?;
-                    if self.containers[at].lives() {
-                        self.die(at, 137, false, false, around);
-                    }
-                    self.containers[at].restart_at = None;
-                    if !around.is_calm && around.random.percent(20) {
-                        self.containers[at].state = State::Removing;
-                        self.removals.push((around.now + around.random.ms(1, 500), (*id).to_owned()));
-                    } else {
-                        self.remove(at, around);
-                    }
-                }
-                Ok(String::new())
-            }
-            ["rm", "--volumes", id] => {
-                let at = self.at(id).ok_or_else(|| no_such(id))?;
-                if self.containers[at].lives() {
-                    return Err("Error response from daemon: You cannot remove a running container".to_owned());
-                }
-                self.remove(at, around);
-                Ok(String::new())
-            }
-            [verb, .., id] => {
-                let at = self.at(id).ok_or_else(|| no_such(id))?;
-                self.act(verb, at, &words, around).map(|()| String::new())
-            }
-            _ => Err(format!("what is docker {words:?}?")),
-        }
-    }
-
-    fn act(&mut self, verb: &str, at: usize, words: &[&str], around: &mut Around<'_>) -> Result<(), String> {
-        let container = &mut self.containers[at];
-        let wrong = |what: &str| Err(format!("Error response from daemon: Container {what}"));
-        match (verb, container.state) {
-            ("pause", State::Running) => {
-                container.state = State::Paused;
-                container.run.iter().for_each(|run| around.truth.of(*run).frozen = true);
-                self.tell(at, DockerAction::Pause, around.now);
-            }
-            ("pause", State::Paused) => return wrong("is already paused"),
-            ("pause", _) => return wrong("is not running"),
-            ("unpause", State::Paused) => {
-                container.state = State::Running;
-                container.run.iter().for_each(|run| around.truth.of(*run).frozen = false);
-                if let Some((then, ..)) = &mut container.dies {
-                    *then = (*then).max(around.now + Duration::from_millis(20));
-                }
-                self.tell(at, DockerAction::Unpause, around.now);
-            }
-            ("unpause", _) => return wrong("is not paused"),
-            ("update", _) => container.restarts = words.contains(&"unless-stopped"),
-            ("stop", State::Running | State::Paused) => {
-                container.stopped = true;
-                let (grace, code) = if container.state == State::Running && around.random.percent(80) {
-                    (around.random.ms(1, 300), 143)
-                } else {
-                    (Duration::from_secs(10), 137)
-                };
-                container.kill_at = Some((around.now + grace, code));
-            }
-            ("stop", State::Restarting) => {
-                container.stopped = true;
-                container.restart_at = None;
-                container.state = State::Exited;
-            }
-            ("start", State::Created | State::Exited) => self.start(at, around),
-            ("stop" | "start", _) => {}
-            _ => return Err(format!("what is docker {words:?}?")),
-        }
-        Ok(())
     }
 
     pub(super) fn is_ending(&self, id: &str) -> bool {

@@ -5,6 +5,7 @@
 //! `HAKURIVER_SEED=17 cargo test --lib model` plays one seed and shows its history; `HAKURIVER_MODEL_SEEDS=50` plays so many, and
 //! `HAKURIVER_MODEL_MINUTES=30` goes on with new ones for that long. It sees Host and Runner, so it stands beside `up`.
 
+mod calls;
 mod check;
 mod container;
 mod docker;

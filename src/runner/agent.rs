@@ -61,8 +61,6 @@ pub struct Agent {
     whole: bool,
     /// What has a later id than this was given to the node since its records began: see [`Home::first_list`]. None: not heard yet.
     since: Option<TaskId>,
-    /// A record, or some of the supervisor's journal, could not be read: whose task is not here may have been begun all the same.
-    has_gaps: bool,
 }
 
 impl Agent {
@@ -103,8 +101,10 @@ impl Agent {
             truth: false,
             whole: false,
             since,
-            has_gaps,
         };
+        if has_gaps {
+            agent.records_have_gaps();
+        }
         for task in agent.tasks.values() {
             agent.hold(&task.record);
             agent.show(&task.record);
@@ -195,7 +195,7 @@ impl Agent {
                 receipts.into_iter().for_each(|(id, attempt, rev)| self.acknowledged(id, attempt, rev));
             }
             Message::Supervised { states, complete } => self.supervised(states, complete),
-            Message::Gaps => self.has_gaps = true,
+            Message::Gaps => self.records_have_gaps(),
             Message::Unsupervised(reason) => self.unsupervised(reason),
             Message::OutputSettled(id, attempt) => {
                 if let Some(task) = self.tasks.get_mut(id) {
@@ -217,9 +217,18 @@ impl Agent {
         }
     }
 
+    /// A record, or some of the supervisor's journal, could not be read: what was given to this node until now, and is not here, may
+    /// have been begun all the same. The next whole list tells again from where on the records are.
+    fn records_have_gaps(&mut self) {
+        self.since = None;
+        if let Err(fault) = self.home.forget_first_list() {
+            warning!("{fault}");
+        }
+    }
+
     /// Whether a task that is not here was never begun here.
     fn never_began(&self, id: TaskId) -> bool {
-        !self.has_gaps && self.since.is_some_and(|since| id > since)
+        self.since.is_some_and(|since| id > since)
     }
 
     /// The Host has this revision of it.

@@ -79,7 +79,7 @@ impl Home {
 
     /// The highest id in the first list that a Host of `cluster` has ever told a Runner of this folder: what has a later one was given
     /// to this node since, and whatever was begun of it stands in the records here, or in the supervisor's journal. None: no list was
-    /// heard yet.
+    /// heard yet, or none since some of the records were lost.
     pub fn first_list(&self, cluster: &str) -> Option<TaskId> {
         let text = fs::read_to_string(self.folder.join(FIRST_LIST)).ok()?;
         let (of, highest) = text.trim().split_once(' ')?;
@@ -92,6 +92,14 @@ impl Home {
     /// The io error, with the path.
     pub fn note_first_list(&self, cluster: &str, highest: TaskId) -> io::Result<()> {
         file::write_atomic(&self.folder.join(FIRST_LIST), format!("{cluster} {highest}\n").as_bytes(), 0o600)
+    }
+
+    /// What the records here have lost may be of any task so far, also for the Runners after this one.
+    ///
+    /// # Errors
+    /// The io error, with the path.
+    pub fn forget_first_list(&self) -> io::Result<()> {
+        file::take(&self.folder.join(FIRST_LIST)).map(drop)
     }
 
     /// A copy of our own binary, for containers to run. It is named after its content and never changed: an upgrade makes
