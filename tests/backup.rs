@@ -12,6 +12,7 @@ use hakuriver::store::{Prepared, Source, Store, TaskFilter, back_up, prepare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::docker_faults::crash;
 use crate::env::{Cluster, SOON, Settings, first_id};
 use crate::fake_node::{FakeNode, Hardware};
 use crate::tasks::{Latches, null_body, seen};
@@ -307,6 +308,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 fn a_database_begun_anew_shows_what_nodes_have() {
     let mut cluster = Cluster::host_and_runner(Settings::default());
     let vps = cluster.submit(&[]);
+    let dies = cluster.submit(&[]);
     cluster.stop("host");
     for suffix in ["", "-wal"] {
         let path = cluster.dir.join(format!("cluster.db{suffix}"));
@@ -323,10 +325,14 @@ fn a_database_begun_anew_shows_what_nodes_have() {
     cluster.cli(&["host", "restore", "--empty"]).ok();
     cluster.start_host();
     assert_eq!(cluster.cluster_id(), Some(&*before), "it is the same cluster");
-    wait::until("its VPS is listed", SOON, || {
-        let nodes = cluster.nodes();
-        if nodes.iter().any(|node| node.unknown_tasks == [vps.clone()]) { Ok(()) } else { Err(format!("{nodes:?}")) }
-    });
+    let lists = |what: &str, expected: &[&String]| {
+        wait::until(what, SOON, || {
+            let nodes = cluster.nodes();
+            let is_so = nodes.iter().any(|node| node.unknown_tasks.iter().eq(expected.iter().copied()));
+            if is_so { Ok(()) } else { Err(format!("{nodes:?}")) }
+        });
+    };
+    lists("its VPS are listed", &[&vps, &dies]);
     let container = cluster.container(&vps);
     assert_eq!(program::docker(&["inspect", "-f", "{{.State.Running}}", &container]), "true");
     let next = cluster.submit_no_wait(&[]);
@@ -334,6 +340,21 @@ fn a_database_begun_anew_shows_what_nodes_have() {
     cluster.kill_vps(&next);
     // Its user decides.
     program::docker(&["rm", "-f", "-v", &container]);
+    lists("it is listed no more", &[&dies]);
+    // So is a container of one that came to its end.
+    let container = cluster.container(&dies);
+    wait::until("it is given up", Duration::from_secs(90), || {
+        let log = cluster.log("runner-a");
+        if log.contains("five times") {
+            return Ok(());
+        }
+        crash(&container);
+        Err(log)
+    });
+    assert_eq!(program::docker(&["inspect", "-f", "{{.State.Status}}", &container]), "exited", "it is kept");
+    lists("it is listed still", &[&dies]);
+    program::docker(&["rm", "-v", &container]);
+    lists("nothing is listed any more", &[]);
 }
 
 /// A database with so many tasks, made by a Host.

@@ -93,6 +93,14 @@ fn a_container_removed_behind_our_back_is_failed_and_says_so() {
     cluster.kill_vps(&next);
 }
 
+/// Its first process dies as by a crash: Docker starts the container again, by its restart policy.
+pub fn crash(container: &str) {
+    let pid = docker(&["inspect", "-f", "{{.State.Pid}}", container]);
+    if let Ok(pid @ 1..) = pid.parse::<i32>() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
 #[test]
 fn a_vps_that_keeps_dying_is_failed_and_its_container_kept() {
     let cluster = Cluster::up();
@@ -103,11 +111,7 @@ fn a_vps_that_keeps_dying_is_failed_and_its_container_kept() {
         if record.status == "failed" {
             return Ok(());
         }
-        // Its first process dies as by a crash: Docker starts the container again, by its restart policy.
-        let pid = docker(&["inspect", "-f", "{{.State.Pid}}", &container]);
-        if let Ok(pid @ 1..) = pid.parse::<i32>() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        crash(&container);
         Err(format!("{} {:?}", record.status, record.reason))
     });
     let record = cluster.status(&id);

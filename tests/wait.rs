@@ -20,6 +20,22 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T,
     }
 }
 
+/// As [`until`], where what is left to be done is counted: `limit` is for one step, and counts anew when less is left than ever before. So
+/// how long it may take is for the machine to say, and that it stands still is found as early.
+#[track_caller]
+pub fn while_it_falls(what: &str, limit: Duration, mut look: impl FnMut() -> Result<(), (usize, String)>) {
+    let (mut least, mut since) = (usize::MAX, Instant::now());
+    while let Err((left, seen)) = look() {
+        if left < least {
+            (least, since) = (left, Instant::now());
+        }
+        if since.elapsed() >= limit {
+            panic!("{what}: nothing moves for {} s; last seen: {seen}", limit.as_secs_f32());
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
 /// As [`until`], for a plain yes or no with a description of what is seen.
 #[track_caller]
 pub fn until_true(what: &str, limit: Duration, mut look: impl FnMut() -> (bool, String)) {

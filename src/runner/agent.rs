@@ -263,9 +263,14 @@ impl Agent {
         let id = record.task;
         self.node.holdings.promise_over(id);
         if next == Next::Forgotten {
+            let was_heard = self.tasks.get(id).is_some_and(|task| task.acknowledged);
             self.outputs.forget(id, record.attempt);
             self.tasks.remove(id);
             self.outbox.remove(id);
+            if !was_heard {
+                // A Host that never knew it lists it as unknown, until an inventory lacks it.
+                self.outbox.complete_due();
+            }
             return;
         }
         let now = clock::now();

@@ -233,18 +233,20 @@ impl Witness {
         }
     }
 
-    /// Waits until everything has ended and nothing is left of it: what faults were there, are no more.
+    /// Waits until everything has ended and nothing is left of it: what faults were there, are no more. Each end may take `limit`.
     #[track_caller]
     pub fn settles(&self, cluster: &Cluster, limit: Duration) {
-        wait::until("all tasks end, and leave nothing", limit, || {
+        wait::while_it_falls("all tasks end, and leave nothing", limit, || {
             let mut found = Vec::new();
-            let (rows, _) = self.read(&mut found).map_err(|fault| fault.to_string())?;
+            let not_seen = |fault: String| (usize::MAX, fault);
+            let (rows, _) = self.read(&mut found).map_err(|fault| not_seen(fault.to_string()))?;
             let open: Vec<String> = rows
                 .values()
                 .filter(|row| !FINAL.contains(&row.state.as_str()))
                 .map(|row| format!("{row:?}"))
                 .collect();
-            let containers: Vec<String> = self.containers()?.into_iter().map(|(_, one)| one.Name).collect();
+            let containers: Vec<String> =
+                self.containers().map_err(not_seen)?.into_iter().map(|(_, one)| one.Name).collect();
             let held: Vec<NodeRow> = cluster.nodes().into_iter().filter(|node| node.cores_in_use > 0).collect();
             // By the mark that they carry, and by where they are and write: a task may have cleared its environment.
             let marked = self.processes().into_iter().filter(|process| rows.contains_key(&process.task));
@@ -253,7 +255,8 @@ impl Witness {
             if open.is_empty() && containers.is_empty() && held.is_empty() && processes.is_empty() {
                 return Ok(());
             }
-            Err(format!("{} open: {open:?}; containers {containers:?}; processes {processes:?}", open.len()))
+            let left = open.len() + containers.len() + held.len() + processes.len();
+            Err((left, format!("{} open: {open:?}; containers {containers:?}; processes {processes:?}", open.len())))
         });
         self.check();
     }

@@ -67,7 +67,7 @@ use crate::tasks::now_millis;
 
 /// So many faults from one rest to the next.
 const ROUND: usize = 12;
-/// As long as everything that was begun may take to its end.
+/// For so long nothing may come to its end, in a rest.
 const END: Duration = Duration::from_secs(180);
 /// In so many minutes every fault has its turn.
 const LONG: f64 = 20.0;

@@ -33,14 +33,20 @@ impl Agent {
             }
         }
         // A kept container that the user has removed: nothing is left to remember.
-        let kept = |task: &Task| task.retired && task.running.is_none();
-        let removed: Vec<_> =
-            self.tasks.contained().filter(|(id, task)| kept(task) && !seen.contains(id)).map(|(id, _)| id).collect();
+        let removed = |(id, task): &(TaskId, &Task)| !seen.contains(id) && self.is_only_kept(*id, task);
+        let removed: Vec<_> = self.tasks.contained().filter(removed).map(|(id, _)| id).collect();
         removed.into_iter().for_each(|id| self.start(id, Job::Forget));
         if !self.truth {
             self.truth = true;
             self.allow_complete();
         }
+    }
+
+    /// All that there is of it is a container that was kept: nobody waits for more, as the Host has heard of it, or does not list it.
+    fn is_only_kept(&self, id: TaskId, task: &Task) -> bool {
+        let is_listed = self.wanted.as_ref().is_none_or(|wanted| wanted.contains_key(&id));
+        let is_kept = task.record.outcome().is_some_and(|outcome| outcome.kept);
+        task.running.is_none() && is_kept && (task.retired || !is_listed)
     }
 
     /// One container of ours.
@@ -130,11 +136,17 @@ impl Agent {
                 running.died.set();
             }
         }
-        if event.action == DockerAction::Destroy && task.retired && task.running.is_none() {
-            // The user has removed a container that was kept.
-            return self.start(event.labels.task, Job::Forget);
+        if task.record.outcome().is_some() {
+            let id = event.labels.task;
+            if event.action == DockerAction::Destroy
+                && self.tasks.get(id).is_some_and(|task| self.is_only_kept(id, task))
+            {
+                // The user has removed a container that was kept.
+                self.start(id, Job::Forget);
+            }
+            return;
         }
-        if task.record.stopping || task.record.outcome().is_some() {
+        if task.record.stopping {
             return;
         }
         let ran = !matches!(task.record.phase, Phase::Starting { .. });

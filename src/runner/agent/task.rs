@@ -104,9 +104,11 @@ impl Task {
     /// As the difference wants it.
     pub(super) fn had(&self) -> Had {
         let phase = match &self.record.phase {
-            Phase::Ended(_) => {
-                let settled = self.output_settled || !self.record.writes();
-                reconcile::Phase::Ended { acknowledged: self.acknowledged && settled }
+            Phase::Ended(outcome) => {
+                let is_heard = self.acknowledged && (self.output_settled || !self.record.writes());
+                // A VPS has no result. A Host that does not list it has ended it, or never knew it, and its user has removed it.
+                let is_gone = !self.record.is_command() && !outcome.kept;
+                reconcile::Phase::Ended { settled: is_heard || is_gone }
             }
             _ if self.record.stopping => reconcile::Phase::Stopping,
             Phase::Starting { .. } => reconcile::Phase::Starting,

@@ -91,6 +91,7 @@ impl Work {
             "its container ended five times within a minute; it is stopped, and kept on the node",
             &lines,
         );
+        warning!("task {} ended: {reason}", self.record.task);
         self.end(Outcome { kept: true, ..Outcome::failed(reason) })
     }
 
