@@ -264,10 +264,11 @@ impl Agent {
         self.node.holdings.promise_over(id);
         if next == Next::Forgotten {
             let was_heard = self.tasks.get(id).is_some_and(|task| task.acknowledged);
+            let is_listed = self.wanted.as_ref().is_some_and(|wanted| wanted.contains_key(&id));
             self.outputs.forget(id, record.attempt);
             self.tasks.remove(id);
             self.outbox.remove(id);
-            if !was_heard {
+            if !was_heard && !is_listed {
                 // A Host that never knew it lists it as unknown, until an inventory lacks it.
                 self.outbox.complete_due();
             }
