@@ -267,17 +267,7 @@ fn after_a_restore_what_lives_lives_on_and_what_is_not_known_is_left_alone() {
     story.latches.open("new");
 
     // The database before comes back: it knows them all, and what they wrote meanwhile arrives.
-    story.cluster.stop("host");
-    for suffix in ["-wal", "-shm"] {
-        let _none = fs::remove_file(story.cluster.dir.join(format!("cluster.db{suffix}")));
-    }
-    let kept = fs::read_dir(&story.cluster.dir).unwrap().map(|entry| entry.unwrap().path());
-    let kept: Vec<PathBuf> = kept.filter(|path| path.to_string_lossy().contains(".db.replaced-")).collect();
-    for path in &kept {
-        let suffix = if path.to_string_lossy().ends_with("-wal") { "-wal" } else { "" };
-        fs::rename(path, story.cluster.dir.join(format!("cluster.db{suffix}"))).unwrap();
-    }
-    story.cluster.start_host();
+    put_back(&mut story.cluster);
     for (id, name) in [(&story.new, "new"), (&story.new_ended, "new_ended")] {
         let record = story.cluster.await_end(id);
         assert_eq!(record.exit_code, Some(5), "{name}: {}", seen(&record));
@@ -308,7 +298,6 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 fn a_database_begun_anew_shows_what_nodes_have() {
     let mut cluster = Cluster::host_and_runner(Settings::default());
     let vps = cluster.submit(&[]);
-    let dies = cluster.submit(&[]);
     cluster.stop("host");
     for suffix in ["", "-wal"] {
         let path = cluster.dir.join(format!("cluster.db{suffix}"));
@@ -325,14 +314,10 @@ fn a_database_begun_anew_shows_what_nodes_have() {
     cluster.cli(&["host", "restore", "--empty"]).ok();
     cluster.start_host();
     assert_eq!(cluster.cluster_id(), Some(&*before), "it is the same cluster");
-    let lists = |what: &str, expected: &[&String]| {
-        wait::until(what, SOON, || {
-            let nodes = cluster.nodes();
-            let is_so = nodes.iter().any(|node| node.unknown_tasks.iter().eq(expected.iter().copied()));
-            if is_so { Ok(()) } else { Err(format!("{nodes:?}")) }
-        });
-    };
-    lists("its VPS are listed", &[&vps, &dies]);
+    wait::until("its VPS is listed", SOON, || {
+        let nodes = cluster.nodes();
+        if nodes.iter().any(|node| node.unknown_tasks == [vps.clone()]) { Ok(()) } else { Err(format!("{nodes:?}")) }
+    });
     let container = cluster.container(&vps);
     assert_eq!(program::docker(&["inspect", "-f", "{{.State.Running}}", &container]), "true");
     let next = cluster.submit_no_wait(&[]);
@@ -340,21 +325,90 @@ fn a_database_begun_anew_shows_what_nodes_have() {
     cluster.kill_vps(&next);
     // Its user decides.
     program::docker(&["rm", "-f", "-v", &container]);
-    lists("it is listed no more", &[&dies]);
-    // So is a container of one that came to its end.
-    let container = cluster.container(&dies);
+}
+
+/// A VPS whose first process dies until the node gives it up, and keeps its container.
+#[track_caller]
+fn dies_for_good(cluster: &Cluster, id: &str) {
+    let container = cluster.container(id);
+    let text = format!("task {id} ended: its container ended five times");
     wait::until("it is given up", Duration::from_secs(90), || {
         let log = cluster.log("runner-a");
-        if log.contains("five times") {
+        if log.contains(&text) {
             return Ok(());
         }
         crash(&container);
         Err(log)
     });
     assert_eq!(program::docker(&["inspect", "-f", "{{.State.Status}}", &container]), "exited", "it is kept");
-    lists("it is listed still", &[&dies]);
-    program::docker(&["rm", "-v", &container]);
-    lists("nothing is listed any more", &[]);
+}
+
+/// The database that a restore has set aside is used again.
+fn put_back(cluster: &mut Cluster) {
+    cluster.stop("host");
+    for suffix in ["-wal", "-shm"] {
+        let _none = fs::remove_file(cluster.dir.join(format!("cluster.db{suffix}")));
+    }
+    let kept = fs::read_dir(&cluster.dir).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<PathBuf> = kept.filter(|path| path.to_string_lossy().contains(".db.replaced-")).collect();
+    for path in &kept {
+        let suffix = if path.to_string_lossy().ends_with("-wal") { "-wal" } else { "" };
+        fs::rename(path, cluster.dir.join(format!("cluster.db{suffix}"))).unwrap();
+    }
+    cluster.start_host();
+}
+
+#[test]
+fn what_a_user_has_removed_is_listed_no_more_and_told_to_the_database_that_knows_it() {
+    let mut cluster = Cluster::host_and_runner(Settings::default());
+    let [removed, dies] = ["removed", "dies"].map(|_| cluster.submit(&[]));
+    cluster.stop("host");
+    cluster.cli(&["host", "restore", "--empty"]).ok();
+    cluster.start_host();
+    let lists = |cluster: &Cluster, what: &str, expected: &[&String]| {
+        wait::until(what, SOON, || {
+            let nodes = cluster.nodes();
+            let is_so = nodes.iter().any(|node| node.unknown_tasks.iter().eq(expected.iter().copied()));
+            if is_so { Ok(()) } else { Err(format!("{nodes:?}")) }
+        });
+    };
+    lists(&cluster, "its VPS are listed", &[&removed, &dies]);
+    program::docker(&["rm", "-f", "-v", &cluster.container(&removed)]);
+    lists(&cluster, "it is listed no more", &[&dies]);
+    dies_for_good(&cluster, &dies);
+    lists(&cluster, "its container is listed still", &[&dies]);
+    program::docker(&["rm", "-v", &cluster.container(&dies)]);
+    lists(&cluster, "nothing is listed any more", &[]);
+    // The next Runner does not begin with it again.
+    cluster.kill9("runner-a");
+    cluster.start_runner("a");
+    let next = cluster.script(&[], "exit 0");
+    cluster.await_status(&next, "completed");
+    lists(&cluster, "nothing is listed", &[]);
+    put_back(&mut cluster);
+    for (id, reason) in [(&removed, "removed behind our back"), (&dies, "five times within a minute")] {
+        let record = cluster.await_status(id, "failed");
+        assert!(record.error_message.as_deref().is_some_and(|why| why.contains(reason)), "{}", seen(&record));
+    }
+}
+
+#[test]
+fn a_restored_database_hears_again_how_a_kept_vps_ended() {
+    let mut cluster = Cluster::host_and_runner(Settings::default());
+    let id = cluster.submit(&[]);
+    let file = cluster.dir.join("backup");
+    cluster.cli(&["host", "backup", file.to_str().unwrap()]).ok();
+    dies_for_good(&cluster, &id);
+    cluster.await_status(&id, "failed");
+    // What is submitted now is on a list on which that one is not.
+    let next = cluster.submit(&[]);
+    cluster.kill_vps(&next);
+    cluster.stop("host");
+    cluster.cli(&["host", "restore", file.to_str().unwrap()]).ok();
+    cluster.start_host();
+    let record = cluster.await_status(&id, "failed");
+    assert!(record.error_message.as_deref().is_some_and(|why| why.contains("five times")), "{}", seen(&record));
+    program::docker(&["rm", "-v", &cluster.container(&id)]);
 }
 
 /// A database with so many tasks, made by a Host.

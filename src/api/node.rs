@@ -190,6 +190,9 @@ pub struct ObservedTask {
     pub stderr_bytes: Option<u64>,
     /// The systemd scope it runs in.
     pub unit: Option<String>,
+    /// It has ended, and its node has nothing of it but this: no container, and no result that somebody could still want.
+    #[nserde(default)]
+    pub nothing_left: bool,
 }
 
 /// What the Host has stored of an observed snapshot.

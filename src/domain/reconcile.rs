@@ -32,9 +32,9 @@ pub enum Phase {
     Paused,
     /// Being stopped.
     Stopping,
-    /// Ended; `settled` when the Host has all of that, or where nothing is left of it that a Host could still ask for.
+    /// Ended; `acknowledged` when the Host has stored that.
     Ended {
-        settled: bool,
+        acknowledged: bool,
     },
 }
 
@@ -50,7 +50,7 @@ pub enum Action {
     ReportGone(TaskId, Attempt),
     /// Here, but not in the list: reported as unknown, and left alone.
     ReportUnknown(TaskId),
-    /// Ended and settled, and no longer in the list (or an attempt that a newer one replaces): remove container
+    /// Ended and acknowledged, and no longer in the list (or an attempt that a newer one replaces): remove container
     /// and record.
     Forget(TaskId),
 }
@@ -58,15 +58,15 @@ pub enum Action {
 /// The difference in one task. Absence from the list (`desired` is None) stops nothing.
 ///
 /// At most one action: what comes after it (to pause what is only starting, to start a new attempt once the old one is
-/// gone) follows from the next comparison. An end that is not settled asks for nothing here: its report is repeated
+/// gone) follows from the next comparison. An end that is not acknowledged asks for nothing here: its report is repeated
 /// anyway until the Host has it, in the list or not.
 pub fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Option<Action> {
     match (desired, had) {
         (None, None) => None,
         (None, Some(had)) => match had.phase {
             Phase::Starting | Phase::Running | Phase::Paused | Phase::Stopping => Some(Action::ReportUnknown(id)),
-            Phase::Ended { settled: true } => Some(Action::Forget(id)),
-            Phase::Ended { settled: false } => None,
+            Phase::Ended { acknowledged: true } => Some(Action::Forget(id)),
+            Phase::Ended { acknowledged: false } => None,
         },
         (Some(desired), None) => match desired.want {
             Want::Run | Want::Pause if desired.seen => Some(Action::ReportGone(id, desired.attempt)),
@@ -83,7 +83,7 @@ pub fn action(id: TaskId, desired: Option<&Desired>, had: Option<&Had>) -> Optio
             Ordering::Greater => match had.phase {
                 Phase::Starting | Phase::Running | Phase::Paused => Some(Action::Stop(id)),
                 Phase::Stopping => None,
-                Phase::Ended { settled: true | false } => Some(Action::Forget(id)),
+                Phase::Ended { acknowledged: true | false } => Some(Action::Forget(id)),
             },
         },
     }
@@ -106,8 +106,8 @@ mod tests {
 
     const ID: TaskId = TaskId::from_u64(7);
     const STARTING: Phase = Phase::Starting;
-    const ENDED: Phase = Phase::Ended { settled: false };
-    const RECEIVED: Phase = Phase::Ended { settled: true };
+    const ENDED: Phase = Phase::Ended { acknowledged: false };
+    const RECEIVED: Phase = Phase::Ended { acknowledged: true };
     const PHASES: [Phase; 6] = [STARTING, Phase::Running, Phase::Paused, Phase::Stopping, ENDED, RECEIVED];
 
     fn one(desired: Option<(u32, Want)>, had: Option<(u32, Phase)>) -> Option<Action> {

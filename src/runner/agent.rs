@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::home::Home;
+use super::home::{self, Home};
 use super::message::{Message, Next};
 use super::node::Node;
 use super::observed::{Absent, Outbox, row};
@@ -221,7 +221,7 @@ impl Agent {
     /// have been begun all the same. The next whole list tells again from where on the records are.
     fn records_have_gaps(&mut self) {
         self.since = None;
-        if let Err(fault) = self.home.forget_first_list() {
+        if let Err(fault) = home::forget_first_list(self.home.folder()) {
             warning!("{fault}");
         }
     }
@@ -263,13 +263,12 @@ impl Agent {
         let id = record.task;
         self.node.holdings.promise_over(id);
         if next == Next::Forgotten {
-            let was_heard = self.tasks.get(id).is_some_and(|task| task.acknowledged);
-            let is_listed = self.wanted.as_ref().is_some_and(|wanted| wanted.contains_key(&id));
+            // Whoever has it as unknown lists it until an inventory lacks it.
+            let is_unknown = self.tasks.get(id).is_some_and(|task| task.leftover || task.retired);
             self.outputs.forget(id, record.attempt);
             self.tasks.remove(id);
             self.outbox.remove(id);
-            if !was_heard && !is_listed {
-                // A Host that never knew it lists it as unknown, until an inventory lacks it.
+            if is_unknown {
                 self.outbox.complete_due();
             }
             return;
@@ -320,7 +319,9 @@ impl Agent {
 
     /// Puts the latest of a task where it is reported from.
     fn show(&self, record: &Record) {
-        self.outbox.put(record.task, row(record, self.unknown.contains(&record.task)));
+        let mut row = row(record, self.unknown.contains(&record.task));
+        row.nothing_left |= self.tasks.get(record.task).is_some_and(|task| task.kept_is_gone);
+        self.outbox.put(record.task, row);
     }
 
     /// The same for what its end may overtake.

@@ -94,14 +94,6 @@ impl Home {
         file::write_atomic(&self.folder.join(FIRST_LIST), format!("{cluster} {highest}\n").as_bytes(), 0o600)
     }
 
-    /// What the records here have lost may be of any task so far, also for the Runners after this one.
-    ///
-    /// # Errors
-    /// The io error, with the path.
-    pub fn forget_first_list(&self) -> io::Result<()> {
-        file::take(&self.folder.join(FIRST_LIST)).map(drop)
-    }
-
     /// A copy of our own binary, for containers to run. It is named after its content and never changed: an upgrade makes
     /// another one, and running containers keep theirs.
     ///
@@ -131,6 +123,14 @@ impl Home {
             }
         }
     }
+}
+
+/// What the records in a Runner's folder have lost may be of any task so far: also for the Runners after this one.
+///
+/// # Errors
+/// The io error, with the path.
+pub fn forget_first_list(folder: &Path) -> io::Result<()> {
+    file::take(&folder.join(FIRST_LIST)).map(drop)
 }
 
 /// 16 hexadecimal digits of the SHA-256.

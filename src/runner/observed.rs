@@ -53,6 +53,7 @@ pub fn row(record: &Record, unknown: bool) -> ObservedTask {
         stdout_bytes: outcome.and(record.totals.stdout),
         stderr_bytes: outcome.and(record.totals.stderr),
         unit: record.unit.clone(),
+        nothing_left: outcome.is_some_and(|outcome| !outcome.kept) && !record.is_command(),
     }
 }
 
@@ -388,7 +389,7 @@ fn size_of_row(row: &ObservedTask) -> usize {
 
 /// Whether the Host would learn nothing from the second that the first has not told. (The wire types have no equality.)
 fn same(a: &ObservedTask, b: &ObservedTask) -> bool {
-    (a.attempt, a.rev, &a.state) == (b.attempt, b.rev, &b.state)
+    (a.attempt, a.rev, &a.state, a.nothing_left) == (b.attempt, b.rev, &b.state, b.nothing_left)
 }
 
 #[cfg(test)]

@@ -173,6 +173,8 @@ pub(in crate::host) struct Seen {
     pub(in crate::host) stderr_bytes: Option<u64>,
     /// The systemd scope it runs in.
     pub(in crate::host) unit: Option<String>,
+    /// It has ended, and nothing of it is there any more.
+    pub(in crate::host) nothing_left: bool,
 }
 
 /// What was seen of it.

@@ -157,7 +157,8 @@ impl Core {
         match &seen.what {
             // A receipt lets the node remove what ended. What the Host does not know is left alone until a user decides.
             What::Report(_) => {
-                Outcome { acknowledged: known, later: None, unknown: !known || seen.is_alive() && !is_old }
+                let unknown = if known { seen.is_alive() && !is_old } else { !seen.nothing_left };
+                Outcome { acknowledged: known, later: None, unknown }
             }
             What::Unknown => Outcome { acknowledged: false, later: None, unknown: !is_old },
         }

@@ -308,6 +308,7 @@ fn seen(id: TaskId, rev: u64, observation: Observation) -> Seen {
         stdout_bytes: None,
         stderr_bytes: None,
         unit: None,
+        nothing_left: false,
     }
 }
 
@@ -675,6 +676,13 @@ fn what_the_database_does_not_know_is_listed_and_never_acknowledged() {
     assert_eq!(bench.unknown("n1"), [77], "what is on the list is not unknown");
     let receipts = bench.observe("n1", &session, false, vec![seen(foreign, 2, stopped())]);
     assert!(receipts.is_empty(), "a receipt would have it removed");
+    assert_eq!(bench.unknown("n1"), [77], "its result is there");
+    let gone = Seen { nothing_left: true, ..seen(foreign, 3, stopped()) };
+    let receipts = bench.observe("n1", &session, false, vec![gone]);
+    assert!(receipts.is_empty(), "it is told to whoever knows it");
+    assert!(bench.unknown("n1").is_empty(), "and until then nothing is there");
+    bench.observe("n1", &session, true, vec![unknown(foreign)]);
+    assert_eq!(bench.unknown("n1"), [77]);
     bench.observe("n1", &session, true, vec![seen(mine, 1, Observation::Running)]);
     assert!(bench.unknown("n1").is_empty());
 }

@@ -268,6 +268,7 @@ pub(in crate::host) fn seen(task: ObservedTask) -> Result<Seen, ActFault> {
         stdout_bytes: task.stdout_bytes,
         stderr_bytes: task.stderr_bytes,
         unit: task.unit.map(shortened),
+        nothing_left: task.nothing_left,
         ..facts(task.task_id, task.attempt, task.rev)?
     })
 }
@@ -285,5 +286,6 @@ fn facts(id: String, attempt: u32, rev: u64) -> Result<Seen, ActFault> {
         stdout_bytes: None,
         stderr_bytes: None,
         unit: None,
+        nothing_left: false,
     })
 }

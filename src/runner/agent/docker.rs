@@ -32,21 +32,25 @@ impl Agent {
                 task.look = Some(now);
             }
         }
-        // A kept container that the user has removed: nothing is left to remember.
-        let removed = |(id, task): &(TaskId, &Task)| !seen.contains(id) && self.is_only_kept(*id, task);
-        let removed: Vec<_> = self.tasks.contained().filter(removed).map(|(id, _)| id).collect();
-        removed.into_iter().for_each(|id| self.start(id, Job::Forget));
+        let kept: Vec<_> = self.tasks.contained().filter(|(_, task)| task.is_kept()).map(|(id, _)| id).collect();
+        kept.into_iter().for_each(|id| self.kept(id, seen.contains(&id)));
         if !self.truth {
             self.truth = true;
             self.allow_complete();
         }
     }
 
-    /// All that there is of it is a container that was kept: nobody waits for more, as the Host has heard of it, or does not list it.
-    fn is_only_kept(&self, id: TaskId, task: &Task) -> bool {
-        let is_listed = self.wanted.as_ref().is_none_or(|wanted| wanted.contains_key(&id));
-        let is_kept = task.record.outcome().is_some_and(|outcome| outcome.kept);
-        task.running.is_none() && is_kept && (task.retired || !is_listed)
+    /// Whether a container that was kept is still there: once its user has removed it, nothing is left of its task.
+    fn kept(&mut self, id: TaskId, is_there: bool) {
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.is_kept()) else { return };
+        if task.retired && !is_there {
+            return self.start(id, Job::Forget);
+        }
+        if task.kept_is_gone == is_there && !task.retired {
+            task.kept_is_gone = !is_there;
+            let record = task.record.clone();
+            self.show(&record);
+        }
     }
 
     /// One container of ours.
@@ -98,15 +102,20 @@ impl Agent {
         let mut by_id: BTreeMap<&str, Glimpse> = list.iter().map(|(id, glimpse)| (id.as_str(), *glimpse)).collect();
         let now = clock::now();
         let mut busy = false;
+        let mut kept = Vec::new();
         for id in self.tasks.contained_ids() {
             let Some(task) = self.tasks.get_mut(id) else { continue };
             busy |= task.running.is_some();
             let Some(container) = &task.record.container else { continue };
             let glimpse = by_id.remove(container.as_str());
+            if task.is_kept() {
+                kept.push((id, glimpse.is_some()));
+            }
             if task.running.is_none() && task.look.is_none() && is_odd(&task.record, glimpse) {
                 task.look = Some(now);
             }
         }
+        kept.into_iter().for_each(|(id, is_there)| self.kept(id, is_there));
         // While something is being started, a new container is most likely its own.
         let strange: Vec<String> = by_id.into_keys().map(ToOwned::to_owned).collect();
         if strange.is_empty() || busy {
@@ -136,17 +145,10 @@ impl Agent {
                 running.died.set();
             }
         }
-        if task.record.outcome().is_some() {
-            let id = event.labels.task;
-            if event.action == DockerAction::Destroy
-                && self.tasks.get(id).is_some_and(|task| self.is_only_kept(id, task))
-            {
-                // The user has removed a container that was kept.
-                self.start(id, Job::Forget);
-            }
-            return;
+        if event.action == DockerAction::Destroy && task.is_kept() {
+            return self.kept(event.labels.task, false);
         }
-        if task.record.stopping {
+        if task.record.stopping || task.record.outcome().is_some() {
             return;
         }
         let ran = !matches!(task.record.phase, Phase::Starting { .. });

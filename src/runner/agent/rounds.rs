@@ -27,6 +27,7 @@ impl Agent {
 
     /// Brings one task nearer to what is wanted of it.
     pub(super) fn compare(&mut self, id: TaskId) {
+        self.tell_again(id);
         let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
         // What it has, the supervisor tells first.
         let is_returned = wanted.is_some_and(|wanted| wanted.recalled) && self.supervisor_heard;
@@ -65,6 +66,17 @@ impl Agent {
             // Looked at again when more is known.
             Some(Action::ReportGone(id, _)) if !is_known_gone => self.tasks.touch(id),
             Some(Action::ReportUnknown(_) | Action::ReportGone(..)) | None => {}
+        }
+    }
+
+    /// A database that was put in another's place lists what has ended here: it has not heard so, or does not know it any more.
+    fn tell_again(&mut self, id: TaskId) {
+        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.retired) else { return };
+        if wanted.is_some_and(|wanted| wanted.attempt == task.record.attempt) {
+            (task.retired, task.acknowledged) = (false, false);
+            let record = task.record.clone();
+            self.show(&record);
         }
     }
 

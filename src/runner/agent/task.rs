@@ -38,6 +38,8 @@ pub(super) struct Task {
     pub(super) acknowledged: bool,
     /// Nothing is said of it any more; its container is kept.
     pub(super) retired: bool,
+    /// Its container was kept, and is there no more: the user has removed it.
+    pub(super) kept_is_gone: bool,
     /// The Host has what it wrote, or will never get it. (A VPS writes nothing, nor does what was never started.)
     pub(super) output_settled: bool,
     /// How a command's container ended, as Docker has told.
@@ -95,20 +97,24 @@ impl Task {
             leftover: false,
             acknowledged: false,
             retired: false,
+            kept_is_gone: false,
             output_settled: false,
             death: None,
             asked: None,
         }
     }
 
+    /// It has ended, and its container holds what the user may still want.
+    pub(super) fn is_kept(&self) -> bool {
+        self.running.is_none() && self.record.outcome().is_some_and(|outcome| outcome.kept)
+    }
+
     /// As the difference wants it.
     pub(super) fn had(&self) -> Had {
         let phase = match &self.record.phase {
-            Phase::Ended(outcome) => {
-                let is_heard = self.acknowledged && (self.output_settled || !self.record.writes());
-                // A VPS has no result. A Host that does not list it has ended it, or never knew it, and its user has removed it.
-                let is_gone = !self.record.is_command() && !outcome.kept;
-                reconcile::Phase::Ended { settled: is_heard || is_gone }
+            Phase::Ended(_) => {
+                let settled = self.output_settled || !self.record.writes();
+                reconcile::Phase::Ended { acknowledged: self.acknowledged && settled }
             }
             _ if self.record.stopping => reconcile::Phase::Stopping,
             Phase::Starting { .. } => reconcile::Phase::Starting,

@@ -187,23 +187,15 @@ fn a_lost_record_is_made_again_from_the_container() {
 #[test]
 fn the_difference_sees_each_phase() {
     use reconcile::Phase as P;
-    let ended = |kind: &str, kept: bool| {
-        let phase = Phase::Ended(Outcome { kept, ..Outcome::killed() });
-        Task::new(Record { kind: kind.to_owned(), ..record(phase) })
-    };
-    let heard = |task: Task| Task { acknowledged: true, output_settled: true, ..task };
+    let acknowledged = Task { acknowledged: true, ..task(Phase::Ended(Outcome::killed())) };
     let stopping = Task::new(Record { stopping: true, ..record(Phase::Paused) });
     for (task, expected) in [
         (task(starting()), P::Starting),
         (task(running()), P::Running),
         (task(Phase::Paused), P::Paused),
         (stopping, P::Stopping),
-        (ended(COMMAND, false), P::Ended { settled: false }),
-        (heard(ended(COMMAND, false)), P::Ended { settled: true }),
-        // Nothing is left of it, and nobody who does not list it waits for its result.
-        (ended("vps", false), P::Ended { settled: true }),
-        (ended("vps", true), P::Ended { settled: false }),
-        (heard(ended("vps", true)), P::Ended { settled: true }),
+        (task(Phase::Ended(Outcome::killed())), P::Ended { acknowledged: false }),
+        (acknowledged, P::Ended { acknowledged: true }),
     ] {
         assert_eq!(task.had(), Had { attempt: Attempt(2), phase: expected });
     }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use nanoserde::{DeJson, SerJson};
 
 use crate::api::json;
+use crate::runner::home::forget_first_list;
 use crate::runner::supervise::protocol::{TaskState, Which};
 use crate::sys::{fault, file};
 
@@ -80,13 +81,13 @@ pub fn is_there(folder: &Path) -> bool {
 }
 
 impl Journal {
-    /// Opens it in a Runner's `folder`, and writes it anew with what counts of it. Where the disk has no room for that, what is
+    /// Opens it in the folder of a `runner`, and writes it anew with what counts of it. Where the disk has no room for that, what is
     /// there is kept, and written to as soon as it takes something: a full disk does not keep results from being told.
     ///
     /// # Errors
     /// The io error, with the path; the form is that of a newer version.
-    pub fn open(folder: &Path, boot_id: &str) -> io::Result<(Self, Found)> {
-        let folder = folder.join(FOLDER);
+    pub fn open(runner: &Path, boot_id: &str) -> io::Result<(Self, Found)> {
+        let folder = runner.join(FOLDER);
         file::make_dir(&folder, 0o700)?;
         let path = folder.join(FILE);
         let found = match fs::read(&path) {
@@ -94,6 +95,12 @@ impl Journal {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Found::default(),
             Err(fault) => return Err(io::Error::new(fault.kind(), format!("cannot read {}: {fault}", path.display()))),
         };
+        if !found.warnings.is_empty()
+            && let Err(fault) = forget_first_list(runner)
+        {
+            // Before the damaged lines are gone.
+            crate::warning!("{fault}");
+        }
         let lines = found.tasks.len() + 1;
         let (anew, pending) = match write_anew(&path, boot_id, found.tasks.values()) {
             Ok(anew) => (anew, Vec::new()),
@@ -323,6 +330,14 @@ mod tests {
         let found = read(&damaged).expect("readable");
         assert_eq!((found.tasks.len(), found.warnings.len()), (2, 1));
         assert!(found.warnings[0].contains("line 2"), "{:?}", found.warnings);
+        // What it was about is not known to be there, from now on.
+        let first_list = scratch.path().join("first-list");
+        for (content, expected) in [(&whole, true), (&damaged, false)] {
+            fs::write(&first_list, "c 7").expect("a file can be made");
+            fs::write(&path, content).expect("it can be written");
+            Journal::open(scratch.path(), "b").expect("it can be read");
+            assert_eq!(first_list.exists(), expected);
+        }
     }
 
     #[test]
