@@ -190,7 +190,7 @@ pub struct ObservedTask {
     pub stderr_bytes: Option<u64>,
     /// The systemd scope it runs in.
     pub unit: Option<String>,
-    /// It has ended, and its node has nothing of it but this: no container, and no result that somebody could still want.
+    /// It has ended, and its node has nothing of it but this: no container, and nothing that it wrote.
     #[nserde(default)]
     pub nothing_left: bool,
 }

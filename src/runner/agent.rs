@@ -263,12 +263,12 @@ impl Agent {
         let id = record.task;
         self.node.holdings.promise_over(id);
         if next == Next::Forgotten {
-            // Whoever has it as unknown lists it until an inventory lacks it.
-            let is_unknown = self.tasks.get(id).is_some_and(|task| task.leftover || task.retired);
+            // A Host that has dropped it since lists its container as unknown, until an inventory lacks it.
+            let may_be_listed = self.tasks.get(id).is_some_and(|task| task.retired);
             self.outputs.forget(id, record.attempt);
             self.tasks.remove(id);
             self.outbox.remove(id);
-            if is_unknown {
+            if may_be_listed {
                 self.outbox.complete_due();
             }
             return;

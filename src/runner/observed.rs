@@ -53,7 +53,7 @@ pub fn row(record: &Record, unknown: bool) -> ObservedTask {
         stdout_bytes: outcome.and(record.totals.stdout),
         stderr_bytes: outcome.and(record.totals.stderr),
         unit: record.unit.clone(),
-        nothing_left: outcome.is_some_and(|outcome| !outcome.kept) && !record.is_command(),
+        nothing_left: outcome.is_some_and(|outcome| !outcome.kept) && !record.writes(),
     }
 }
 

@@ -145,7 +145,9 @@ impl Agent {
                 running.died.set();
             }
         }
-        if event.action == DockerAction::Destroy && task.is_kept() {
+        // A user's copy of it has its labels as well.
+        let is_ours = task.record.container.as_ref() == Some(&event.container);
+        if event.action == DockerAction::Destroy && task.is_kept() && is_ours {
             return self.kept(event.labels.task, false);
         }
         if task.record.stopping || task.record.outcome().is_some() {

@@ -27,7 +27,6 @@ impl Agent {
 
     /// Brings one task nearer to what is wanted of it.
     pub(super) fn compare(&mut self, id: TaskId) {
-        self.tell_again(id);
         let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
         // What it has, the supervisor tells first.
         let is_returned = wanted.is_some_and(|wanted| wanted.recalled) && self.supervisor_heard;
@@ -66,17 +65,6 @@ impl Agent {
             // Looked at again when more is known.
             Some(Action::ReportGone(id, _)) if !is_known_gone => self.tasks.touch(id),
             Some(Action::ReportUnknown(_) | Action::ReportGone(..)) | None => {}
-        }
-    }
-
-    /// A database that was put in another's place lists what has ended here: it has not heard so, or does not know it any more.
-    fn tell_again(&mut self, id: TaskId) {
-        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.get(&id));
-        let Some(task) = self.tasks.get_mut(id).filter(|task| task.retired) else { return };
-        if wanted.is_some_and(|wanted| wanted.attempt == task.record.attempt) {
-            (task.retired, task.acknowledged) = (false, false);
-            let record = task.record.clone();
-            self.show(&record);
         }
     }
 
@@ -142,9 +130,9 @@ impl Agent {
             return;
         }
         if task.record.outcome().is_some_and(|outcome| outcome.kept) {
-            // Its container stays, so it is remembered whose it is; but there is nothing more to say of it.
+            // Its container stays, so it is remembered whose it is. Inventories have it too: a database that is put in another's place
+            // may list it as it was before.
             task.retired = true;
-            self.outbox.remove(id);
         } else {
             self.start(id, Job::Forget);
         }

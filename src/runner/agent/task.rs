@@ -36,7 +36,7 @@ pub(super) struct Task {
     pub(super) leftover: bool,
     /// The Host has stored its end.
     pub(super) acknowledged: bool,
-    /// Nothing is said of it any more; its container is kept.
+    /// Nothing more is to be said of it; its container is kept.
     pub(super) retired: bool,
     /// Its container was kept, and is there no more: the user has removed it.
     pub(super) kept_is_gone: bool,

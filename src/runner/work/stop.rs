@@ -133,7 +133,10 @@ impl Work {
         });
         match removed {
             // Told as an end: the Host may have heard of it already.
-            Ok(true) => self.end(Outcome::failed("its container was made too late, and never came to run")),
+            Ok(true) => {
+                self.record.launched = false;
+                self.end(Outcome::failed("its container was made too late, and never came to run"))
+            }
             Ok(false) => {
                 self.save();
                 Next::Nothing
