@@ -21,6 +21,8 @@ use crate::wait;
 
 /// As long as an answer may take when everything is well again: the longest fault, and a Host's start.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// So many tasks at a time that nobody has seen to end: what a slow machine falls behind with is waited for in the next rest.
+const MOST: usize = 1_500;
 /// So many VPS at a time.
 const VPS: usize = 2;
 const CODES: [i64; 4] = [0, 0, 3, 7];
@@ -160,6 +162,9 @@ impl Shared {
     }
 
     fn submit(&self, rng: &mut Rng) {
+        if self.open.lock().unwrap().values().filter(|made| made.whole.is_none()).count() >= MOST {
+            return;
+        }
         let vps = rng.chance(6);
         if vps && self.open.lock().unwrap().values().filter(|made| made.kind == Kind::Vps).count() >= VPS {
             return;
