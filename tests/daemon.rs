@@ -141,8 +141,8 @@ impl Daemon {
     }
 
     /// The keepers of its containers, whether it knows these or not.
-    fn shims(&self) -> Vec<i32> {
-        processes_naming(&format!("-namespace\0{}\0", self.tag))
+    pub fn shims(&self) -> Vec<i32> {
+        processes_naming(&format!("containerd-shim-runc-v2\0-namespace\0{}\0", self.tag))
     }
 
     /// Whoever knows how they have ended, or would, goes; it is down already. As if it had died between an end that it had been told of
@@ -212,7 +212,7 @@ impl Drop for Daemon {
     }
 }
 
-fn children(pid: i32) -> Vec<i32> {
+pub fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()

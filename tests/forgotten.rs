@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use hakuriver::api::public::TaskRecord;
 
+use crate::daemon::children;
 use crate::docker_faults::await_ssh;
 use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::private::Private;
@@ -228,6 +229,29 @@ fn a_command_whose_node_lost_its_records_before_it_began_is_begun() {
     assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
     assert_eq!(fs::read_to_string(folder.join("starts")).unwrap(), "begun\n");
     private.witness.settles(&private.cluster, SOON);
+}
+
+#[test]
+fn a_command_whose_container_s_keeper_dies_while_it_is_made_is_begun_once() {
+    let (private, slow) = forgetful();
+    let cluster = &private.cluster;
+    let (folder, mount) = marks(cluster);
+    slow.hold_creation();
+    let id =
+        cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", "echo begun >>/marks/starts; exit 3"]);
+    slow.await_one(SOON);
+    // With what it has begun, which would wait for ever for somebody to go on with it.
+    for keeper in private.daemon.shims() {
+        let runtime = children(keeper);
+        for pid in [keeper].into_iter().chain(runtime) {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+    }
+    slow.release();
+    let record = cluster.await_end(&id);
+    assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
+    assert_eq!(fs::read_to_string(folder.join("starts")).unwrap(), "begun\n");
+    private.witness.settles(cluster, SOON);
 }
 
 /// What a command came to whose end Docker has not seen: it was down, and then so was all that keeps containers for it.

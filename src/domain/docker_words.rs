@@ -11,6 +11,8 @@ pub enum Complaint {
     PortTaken,
     /// Another container has that name.
     NameTaken,
+    /// The process in which containerd keeps a container died while that was made or started.
+    KeeperDied,
     /// containerd has not let go of an earlier run of that container.
     NotLetGo,
     /// It is not running, or it is; or already as it should be: look again.
@@ -82,6 +84,12 @@ fn of_answer(text: &str) -> Complaint {
         Complaint::PortTaken
     } else if starts(&["conflict. the container name", "creating container storage: the container name"]) {
         Complaint::NameTaken
+    } else if starts(&[
+        "failed to create shim task: ttrpc: closed",
+        "failed to create task for container: failed to create shim task: ttrpc: closed",
+        "ttrpc: closed",
+    ]) {
+        Complaint::KeeperDied
     } else if starts(&["id already in use"]) || starts(&["task "]) && text.contains(": already exists") {
         Complaint::NotLetGo
     } else if starts(&["container ", "cannot pause", "cannot unpause", "cannot kill", "cannot stop", "cannot remove"])
@@ -170,6 +178,14 @@ mod tests {
             (
                 "docker: Error response from daemon: Conflict. The container name \"/hakuriver-vps-42\" is already in use by container \"b78b\". You have to remove (or rename) that container to be able to reuse that name.",
                 Complaint::NameTaken,
+            ),
+            (
+                "docker: Error response from daemon: failed to create shim task: ttrpc: closed: unknown.",
+                Complaint::KeeperDied,
+            ),
+            (
+                "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: x: ttrpc: closed",
+                Complaint::Other,
             ),
             ("Error response from daemon: id already in use", Complaint::NotLetGo),
             ("Error response from daemon: task 4706: already exists: unknown", Complaint::NotLetGo),

@@ -269,6 +269,13 @@ impl Work {
                         run.name()
                     )));
                 }
+                // Killed for want of memory, say. Whether the task had begun by then its ticket tells.
+                Complaint::KeeperDied if tries < PORT_TRIES => {
+                    tries += PORT_TRIES / 3;
+                    if let Some(container) = self.interrupted()? {
+                        return Ok(container.id);
+                    }
+                }
                 // What it did is not known until it answers again.
                 Complaint::Down if self.node.is_docker_away(&fault, &mut doubts, &self.cancel) => {
                     if let Some(container) = self.interrupted()? {
