@@ -20,8 +20,8 @@ use crate::runner::record::{Outcome, Phase};
 use crate::runner::supervise::box_file::{self, BoxFile};
 use crate::sys::{file, recall};
 
-/// How often Docker may say that a port is taken which looked free.
-const PORT_TRIES: u32 = 100;
+/// How often a start is tried: a port may be taken that looked free. A missing image or a dead keeper counts for a third of them.
+const TRIES: u32 = 100;
 /// Between two looks for cores that are still held.
 const BUSY: Duration = Duration::from_millis(500);
 /// Between two tries to write to a disk that is full.
@@ -246,13 +246,13 @@ impl Work {
                 Err(fault) => fault,
             };
             match fault.kind {
-                Complaint::PortTaken if tries < PORT_TRIES => {
+                Complaint::PortTaken if tries < TRIES => {
                     tries += 1;
                     refused = self.record.port;
                     self.remove(Self::waiting)?;
                 }
-                Complaint::NoSuchImage if tries < PORT_TRIES => {
-                    tries += PORT_TRIES / 3;
+                Complaint::NoSuchImage if tries < TRIES => {
+                    tries += TRIES / 3;
                     self.node.images.forget(&run.image);
                     run.image = self.image(task.container)?;
                 }
@@ -270,8 +270,8 @@ impl Work {
                     )));
                 }
                 // Killed for want of memory, say. Whether the task had begun by then its ticket tells.
-                Complaint::KeeperDied if tries < PORT_TRIES => {
-                    tries += PORT_TRIES / 3;
+                Complaint::KeeperDied if tries < TRIES => {
+                    tries += TRIES / 3;
                     if let Some(container) = self.interrupted()? {
                         return Ok(container.id);
                     }
