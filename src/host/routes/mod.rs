@@ -90,6 +90,10 @@ impl Handler for Api {
         })
     }
 
+    fn end(&self) {
+        self.environments.end();
+    }
+
     fn handle(&self, head: &Head, body: &[u8]) -> Reply {
         // Parsed when it was admitted.
         let Some((route, _)) = path::parse(&head.path) else { return refuse(404, "no such path") };

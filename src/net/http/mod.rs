@@ -81,6 +81,10 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The answer. A panic in it is a 500.
     fn handle(&self, head: &Head, body: &[u8]) -> Reply;
+
+    /// The server ends: returns when the requests in progress that have to undo what they had begun have done so, or nobody waits for
+    /// that any longer. Only then their last moments are counted, in which they can still say so.
+    fn end(&self) {}
 }
 
 /// The bounds of a server.

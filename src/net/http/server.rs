@@ -13,7 +13,7 @@ use crate::sys::{socket, thread};
 
 /// How long a full table of descriptors, or a system without room for a thread, is waited out at most.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long requests in progress may still take when the server ends.
+/// How long requests in progress may still take when the server, and its handler, end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// One open connection.
@@ -132,13 +132,16 @@ impl Table {
         drop(self.fewer.wait_timeout(table, PAUSE));
     }
 
-    /// Closes the idle ones now, and the busy ones when their grace is over.
-    fn end(&self) {
-        let mut table = self.lock();
-        for open in table.open.values() {
-            // A busy one still writes its answer; its next read is at the end.
+    /// Closes the idle ones. A busy one still writes its answer; its next read is at the end.
+    fn hear_nothing(&self) {
+        for open in self.lock().open.values() {
             drop(open.socket.shutdown(Shutdown::Read));
         }
+    }
+
+    /// Closes the busy ones when their grace is over.
+    fn end(&self) {
+        let mut table = self.lock();
         let end = Instant::now() + GRACE;
         while !table.open.is_empty() {
             let rest = end.saturating_duration_since(Instant::now());
@@ -214,6 +217,8 @@ pub fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits, s
         }
     }
     drop(listener);
+    table.hear_nothing();
+    handler.end();
     table.end();
 }
 

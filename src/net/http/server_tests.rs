@@ -13,9 +13,17 @@ struct Echo {
     streams: Arc<AtomicUsize>,
     /// A request of `/slow` has come, and waits until this is 0 again.
     slow: AtomicUsize,
+    /// Not 0: the server's end waits until it is.
+    undoing: AtomicUsize,
 }
 
 impl Handler for Echo {
+    fn end(&self) {
+        while self.undoing.load(Ordering::SeqCst) != 0 {
+            std::thread::yield_now();
+        }
+    }
+
     fn admit(&self, head: &Head) -> Result<usize, Reply> {
         if head.path == "/secret" { Err(Reply::error(401, "no token")) } else { Ok(1 << 20) }
     }
@@ -437,6 +445,27 @@ fn stop_ends_idle_connections_at_once_and_lets_a_request_finish() {
     server.thread.take().expect("joined once").join().expect("it does not panic");
     assert!(started.elapsed() < GRACE, "{:?}", started.elapsed());
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn who_has_to_undo_something_can_say_so_however_long_that_takes() {
+    let mut server = Server::start(Limits::default());
+    let mut busy = server.connect();
+    busy.write_all(b"GET /slow HTTP/1.1\r\n\r\n").expect("room in the socket");
+    let end = Instant::now() + Duration::from_secs(10);
+    while server.echo.slow.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < end, "the request was not begun");
+        std::thread::yield_now();
+    }
+    server.echo.undoing.store(1, Ordering::SeqCst);
+    server.stop.set();
+    std::thread::sleep(GRACE + GRACE / 4);
+    server.echo.slow.store(0, Ordering::SeqCst);
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).expect("answered, then closed");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    server.echo.undoing.store(0, Ordering::SeqCst);
+    server.thread.take().expect("joined once").join().expect("it does not panic");
 }
 
 #[test]
