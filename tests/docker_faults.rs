@@ -191,3 +191,36 @@ fn a_frozen_daemon_keeps_containers_waiting_and_nothing_else() {
     cluster.cli(&["vps", "kill", &next]).ok();
     private.witness.settles(cluster, SOON);
 }
+
+#[test]
+fn a_users_copies_of_a_container_are_left_alone_and_count_for_nothing() {
+    let mut private = Private::new();
+    let id = private.cluster.submit(&[]);
+    let container = private.containers().remove(0);
+    let docker = |args: &[&str]| private.daemon.docker(args);
+    // What is made of it has its labels, and so has what runs that.
+    let image = docker(&["commit", &container]);
+    for _ in 0..6 {
+        docker(&["run", "--rm", "--entrypoint", "true", &image]);
+    }
+    let copy = docker(&["run", "-d", "--entrypoint", "sleep", &image, "1000"]);
+    wait::holds_for("it is not taken for one that ends again and again", Duration::from_secs(2), || {
+        let record = private.cluster.status(&id);
+        if record.status == "running" && record.reason.is_none() { Ok(()) } else { Err(format!("{record:?}")) }
+    });
+    private.cluster.kill_vps(&id);
+    // A Runner begins with a look at all that there is.
+    private.cluster.kill9("runner-a");
+    private.cluster.start_runner("a");
+    let next = private.cluster.script(&[], "exit 0");
+    private.cluster.await_status(&next, "completed");
+    wait::holds_for("the copy runs, and is no task", Duration::from_secs(2), || {
+        let is_running = private.daemon.docker(&["inspect", "--format", "{{.State.Running}}", &copy]) == "true";
+        let nodes = private.cluster.nodes();
+        let is_fine = is_running && nodes.iter().all(|node| node.unknown_tasks.is_empty());
+        if is_fine { Ok(()) } else { Err(format!("{is_running} {nodes:?}")) }
+    });
+    private.daemon.docker(&["rm", "-f", &copy]);
+    private.witness.killed(&id);
+    private.witness.settles(&private.cluster, SOON);
+}

@@ -81,6 +81,7 @@ impl Daemon {
                 attempt: crate::domain::ids::Attempt(container.attempt()),
                 kind: container.label(executor::KIND).to_owned(),
             },
+            is_named: true,
             action,
             exit_code: (action == DockerAction::Die).then_some(container.code),
             at_ms: Some(clock::unix_ms()),

@@ -10,7 +10,7 @@ pub use crate::domain::docker_words::{Complaint, complaint, plain};
 
 use crate::domain::docker_words::never_began;
 
-use super::{ATTEMPT, CLUSTER, KIND, Labels, NODE, Owner, TASK, command_name, vps_name};
+use super::{ATTEMPT, CLUSTER, KIND, Labels, NODE, Owner, TASK};
 use crate::api::json;
 use crate::domain::ids::Attempt;
 use crate::runner::supervise::box_file;
@@ -18,7 +18,7 @@ use crate::runner::supervise::box_file;
 /// The template for `docker inspect --format`: one line of JSON a container, with what [`inspected`] reads and no more. Of its labels
 /// ours alone: the others come from the image, and an image with too many of them would make the whole answer unreadable.
 pub const INSPECT: &str = concat!(
-    r#"{"id":{{json .Id}},"state":{{json .State}},"labels":{{with .Config.Labels}}{"#,
+    r#"{"id":{{json .Id}},"name":{{json .Name}},"state":{{json .State}},"labels":{{with .Config.Labels}}{"#,
     r#""hakuriver.cluster":{{json (index . "hakuriver.cluster")}},"hakuriver.node":{{json (index . "hakuriver.node")}},"#,
     r#""hakuriver.task":{{json (index . "hakuriver.task")}},"hakuriver.attempt":{{json (index . "hakuriver.attempt")}},"#,
     r#""hakuriver.kind":{{json (index . "hakuriver.kind")}}}{{else}}null{{end}},"#,
@@ -31,6 +31,8 @@ pub const INSPECT: &str = concat!(
 pub struct Container {
     pub id: String,
     pub labels: Labels,
+    /// It has the name that its labels give it. A user's copy has not: `docker commit` takes the labels along.
+    pub is_named: bool,
     pub state: ContainerState,
     /// Docker starts it again when it ends (restart policy other than `no`).
     pub restarts: bool,
@@ -51,8 +53,7 @@ pub struct Container {
 impl Container {
     /// Whether `handle` is its id or the name that its labels give it.
     pub fn is_called(&self, handle: &str) -> bool {
-        let name = if self.labels.kind == "vps" { vps_name } else { command_name };
-        self.id == handle || name(self.labels.task) == handle
+        self.id == handle || (self.is_named && self.labels.name() == handle)
     }
 }
 
@@ -85,6 +86,8 @@ pub struct ContainerExit {
 pub struct DockerEvent {
     pub container: String,
     pub labels: Labels,
+    /// As [`Container::is_named`].
+    pub is_named: bool,
     pub action: DockerAction,
     /// With [`DockerAction::Die`]: how it ended.
     pub exit_code: Option<i32>,
@@ -115,6 +118,7 @@ pub enum Glimpse {
 #[derive(DeJson)]
 struct InspectLine {
     id: String,
+    name: String,
     state: StateLine,
     labels: Option<BTreeMap<String, Option<String>>>,
     restart: String,
@@ -202,6 +206,7 @@ fn container(line: InspectLine, all: &BTreeMap<String, String>) -> Option<Contai
         .and_then(|mount| mount.source);
     Some(Container {
         id: line.id,
+        is_named: line.name.trim_start_matches('/') == labels.name(),
         labels,
         state,
         restarts: !matches!(line.restart.as_str(), "" | "no"),
@@ -265,7 +270,9 @@ pub fn event(line: &str) -> Option<DockerEvent> {
     let exit_code =
         attributes.get("exitCode").filter(|_| action == DockerAction::Die).and_then(|code| code.parse().ok());
     let at_ms = line.time_nano.map(|nanoseconds| nanoseconds / 1_000_000);
-    Some(DockerEvent { container: line.actor.id, labels: labels(&attributes)?, action, exit_code, at_ms })
+    let labels = labels(&attributes)?;
+    let is_named = attributes.get("name") == Some(&labels.name());
+    Some(DockerEvent { container: line.actor.id, labels, is_named, action, exit_code, at_ms })
 }
 
 /// The template for `docker image inspect --format`: what [`image_config`] reads.

@@ -38,6 +38,14 @@ pub struct Labels {
     pub kind: String,
 }
 
+impl Labels {
+    /// The name that a container with these was given.
+    pub fn name(&self) -> String {
+        let name = if self.kind == "vps" { vps_name } else { command_name };
+        name(self.task)
+    }
+}
+
 /// The name of a command's container.
 pub fn command_name(task: TaskId) -> String {
     format!("hakuriver-task-{task}")
