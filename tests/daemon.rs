@@ -140,14 +140,31 @@ impl Daemon {
         command
     }
 
-    /// The keepers of its containers, whether it knows these or not.
-    pub fn shims(&self) -> Vec<i32> {
+    /// The shims of its containers, whether it knows these or not.
+    fn shims(&self) -> Vec<i32> {
         processes_naming(&format!("containerd-shim-runc-v2\0-namespace\0{}\0", self.tag))
+    }
+
+    /// The shim of one container, while it is there.
+    pub fn shim_of(&self, container: &str) -> Option<i32> {
+        processes_naming(&format!("containerd-shim-runc-v2\0-namespace\0{}\0-id\0{container}\0", self.tag)).pop()
+    }
+
+    /// Kills one shim that is making a container, with what it has begun for that, which would wait for ever for somebody to go on
+    /// with it. False: there is none.
+    pub fn kill_maker(&self) -> bool {
+        let making = processes_naming("create\0--bundle\0");
+        for shim in self.shims() {
+            if let Some(runtime) = children(shim).into_iter().find(|pid| making.contains(pid)) {
+                return [shim, runtime].into_iter().all(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok());
+            }
+        }
+        false
     }
 
     /// Whoever knows how they have ended, or would, goes; it is down already. As if it had died between an end that it had been told of
     /// and its own record of that: containerd has let go of the container by then.
-    pub fn kill_keepers(&self) {
+    pub fn kill_shims(&self) {
         for shim in self.shims() {
             // It may have gone by itself.
             let _ = kill(Pid::from_raw(shim), Signal::SIGKILL);
@@ -212,7 +229,7 @@ impl Drop for Daemon {
     }
 }
 
-pub fn children(pid: i32) -> Vec<i32> {
+fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()

@@ -224,3 +224,38 @@ fn a_users_copies_of_a_container_are_left_alone_and_count_for_nothing() {
     private.witness.killed(&id);
     private.witness.settles(&private.cluster, SOON);
 }
+
+#[test]
+fn a_container_whose_shim_dies_ends_and_a_vps_is_started_again() {
+    let private = Private::new();
+    let cluster = &private.cluster;
+    let vps = cluster.submit(&[]);
+    let before = cluster.status(&vps);
+    let command = cluster.task(&["--container", "hakuriver-base"], &["sleep", "1000"]);
+    cluster.await_status(&command, "running");
+    let containers = private.containers();
+    let started = || {
+        let format = "{{.State.StartedAt}} {{.State.Running}}";
+        let times = private.daemon.docker(&["inspect", "--format", format, &format!("hakuriver-vps-{vps}")]);
+        times.split_once(' ').map(|(at, running)| (at.to_owned(), running == "true")).unwrap()
+    };
+    let at_first = started();
+    for container in &containers {
+        let shim = private.daemon.shim_of(container).expect("it runs");
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+    }
+    let ended = cluster.await_end(&command);
+    assert_eq!(ended.status, "failed", "{ended:?}");
+    assert_ne!(ended.exit_code, Some(0), "{ended:?}");
+    wait::until("it is started again", SOON, || {
+        let now = started();
+        if now.1 && now.0 != at_first.0 { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    await_ssh(cluster, &vps);
+    let after = cluster.await_status(&vps, "running");
+    assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
+    assert!(containers.contains(&private.containers()[0]), "it is the same one");
+    cluster.cli(&["vps", "kill", &vps]).ok();
+    private.witness.killed(&vps);
+    private.witness.settles(cluster, SOON);
+}

@@ -10,7 +10,6 @@ use nix::unistd::Pid;
 
 use hakuriver::api::public::TaskRecord;
 
-use crate::daemon::children;
 use crate::docker_faults::await_ssh;
 use crate::env::{Cluster, SOON, Settings, image_file};
 use crate::private::Private;
@@ -232,7 +231,7 @@ fn a_command_whose_node_lost_its_records_before_it_began_is_begun() {
 }
 
 #[test]
-fn a_command_whose_container_s_keeper_dies_while_it_is_made_is_begun_once() {
+fn a_command_whose_container_s_shim_dies_while_it_is_made_is_begun_once() {
     let (private, slow) = forgetful();
     let cluster = &private.cluster;
     let (folder, mount) = marks(cluster);
@@ -240,17 +239,30 @@ fn a_command_whose_container_s_keeper_dies_while_it_is_made_is_begun_once() {
     let id =
         cluster.task(&["--container", "bare", "--mount", &mount], &["sh", "-c", "echo begun >>/marks/starts; exit 3"]);
     slow.await_one(SOON);
-    // With what it has begun, which would wait for ever for somebody to go on with it.
-    for keeper in private.daemon.shims() {
-        let runtime = children(keeper);
-        for pid in [keeper].into_iter().chain(runtime) {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        }
-    }
+    assert!(private.daemon.kill_maker());
     slow.release();
     let record = cluster.await_end(&id);
     assert_eq!((record.status.as_str(), record.exit_code), ("failed", Some(3)), "{record:?}");
     assert_eq!(fs::read_to_string(folder.join("starts")).unwrap(), "begun\n");
+    private.witness.settles(cluster, SOON);
+}
+
+#[test]
+fn a_vps_whose_container_s_shim_dies_while_it_is_started_again_is_started_again_all_the_same() {
+    let (private, slow) = forgetful();
+    let cluster = &private.cluster;
+    let id = cluster.submit(&[]);
+    await_ssh(cluster, &id);
+    let containers = private.containers();
+    slow.hold_creation();
+    private.daemon.docker(&["stop", "-t", "0", &containers[0]]);
+    slow.await_one(SOON);
+    assert!(private.daemon.kill_maker());
+    slow.release();
+    await_ssh(cluster, &id);
+    assert_eq!(private.containers(), containers, "it is the same one");
+    cluster.cli(&["vps", "kill", &id]).ok();
+    private.witness.killed(&id);
     private.witness.settles(cluster, SOON);
 }
 
@@ -270,7 +282,7 @@ fn ended_unseen(end: impl FnOnce(&Latches, Pid)) -> TaskRecord {
         let firsts = private.daemon.firsts();
         (firsts.is_empty(), format!("{firsts:?}"))
     });
-    private.daemon.kill_keepers();
+    private.daemon.kill_shims();
     private.takes_unseen_for_0();
     private.daemon.start();
     let record = private.cluster.await_end(&id);

@@ -11,8 +11,8 @@ pub enum Complaint {
     PortTaken,
     /// Another container has that name.
     NameTaken,
-    /// The process in which containerd keeps a container died while that was made or started.
-    KeeperDied,
+    /// containerd's shim, which keeps a container, died while that was made or started.
+    ShimDied,
     /// containerd has not let go of an earlier run of that container.
     NotLetGo,
     /// It is not running, or it is; or already as it should be: look again.
@@ -89,7 +89,7 @@ fn of_answer(text: &str) -> Complaint {
         "failed to create task for container: failed to create shim task: ttrpc: closed",
         "ttrpc: closed",
     ]) {
-        Complaint::KeeperDied
+        Complaint::ShimDied
     } else if starts(&["id already in use"]) || starts(&["task "]) && text.contains(": already exists") {
         Complaint::NotLetGo
     } else if starts(&["container ", "cannot pause", "cannot unpause", "cannot kill", "cannot stop", "cannot remove"])
@@ -181,7 +181,7 @@ mod tests {
             ),
             (
                 "docker: Error response from daemon: failed to create shim task: ttrpc: closed: unknown.",
-                Complaint::KeeperDied,
+                Complaint::ShimDied,
             ),
             (
                 "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: x: ttrpc: closed",

@@ -82,7 +82,7 @@ const fn costly(name: &'static str, cost: Cost, act: fn(&mut World, &mut Rng) ->
 }
 
 /// Every one of them.
-pub static FAULTS: [Fault; 33] = [
+pub static FAULTS: [Fault; 35] = [
     fault("Host killed", |world, rng| {
         world.cluster.kill9("host");
         pause(rng, SHORT);
@@ -236,6 +236,19 @@ pub static FAULTS: [Fault; 33] = [
         } else {
             Deed::Nothing
         }
+    }),
+    costly("shim killed", Cost::Contained, |world, rng| {
+        let Some((container, task)) = world.any_container(rng) else { return Deed::Nothing };
+        match world.daemon.shim_of(&container) {
+            Some(shim) if signal(shim.unsigned_abs(), Signal::SIGKILL) => Deed::Done(Struck::Task(task)),
+            _ => Deed::Nothing,
+        }
+    }),
+    fault("shim killed while it makes a container", |world, _| {
+        world.runtime.hold_creation();
+        let is_killed = world.runtime.sees_one(Duration::from_secs(5)) && world.daemon.kill_maker();
+        world.runtime.release();
+        if is_killed { Deed::ALL } else { Deed::Nothing }
     }),
     fault("Host's disk full", |world, rng| {
         let fill = world.host_folder.join("fill");

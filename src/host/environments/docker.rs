@@ -36,7 +36,7 @@ impl From<DockerFault> for ActFault {
             Complaint::Down => 503,
             Complaint::NoSuchContainer | Complaint::NoSuchImage => 404,
             Complaint::NameTaken | Complaint::WrongState => 409,
-            Complaint::PortTaken | Complaint::KeeperDied | Complaint::NotLetGo | Complaint::Other => 500,
+            Complaint::PortTaken | Complaint::ShimDied | Complaint::NotLetGo | Complaint::Other => 500,
         };
         Self::new(status, fault.text)
     }

@@ -93,7 +93,7 @@ impl Work {
                 Err(still) if still.kind() == io::ErrorKind::TimedOut => return Some(Next::LookAgain),
                 Ok(false) | Err(_) => {}
             }
-            if matches!(fault.kind, Complaint::NotLetGo | Complaint::KeeperDied) && clock::now() < patience {
+            if matches!(fault.kind, Complaint::NotLetGo | Complaint::ShimDied) && clock::now() < patience {
                 if self.cancel.wait(backoff.wait()) {
                     return Some(Next::LookAgain);
                 }

@@ -20,7 +20,7 @@ use crate::runner::record::{Outcome, Phase};
 use crate::runner::supervise::box_file::{self, BoxFile};
 use crate::sys::{file, recall};
 
-/// How often a start is tried: a port may be taken that looked free. A missing image or a dead keeper counts for a third of them.
+/// How often a start is tried: a port may be taken that looked free. A missing image or a dead shim counts for a third of them.
 const TRIES: u32 = 100;
 /// Between two looks for cores that are still held.
 const BUSY: Duration = Duration::from_millis(500);
@@ -270,7 +270,7 @@ impl Work {
                     )));
                 }
                 // Killed for want of memory, say. Whether the task had begun by then its ticket tells.
-                Complaint::KeeperDied if tries < TRIES => {
+                Complaint::ShimDied if tries < TRIES => {
                     tries += TRIES / 3;
                     if let Some(container) = self.interrupted()? {
                         return Ok(container.id);
