@@ -124,8 +124,6 @@ pub(super) fn run(config: &Config, stop: &Stop, ready: &mut dyn FnMut(&Ready)) -
     for worker in threads {
         join(worker);
     }
-    // What a request has begun in its last moment.
-    environments.end();
     engine.stop();
     join(engine_thread);
     Ok(())

@@ -149,9 +149,8 @@ impl Container {
             .map(|(target, source)| format!(r#"{{"Source":"{source}","Destination":"{target}"}}"#))
             .collect();
         format!(
-            r#"{{"id":"{}","name":"/{}","state":{{"Status":"{status}","OOMKilled":{},"ExitCode":{},"StartedAt":"{}","FinishedAt":"{}"}},"labels":{{{}}},"restart":"{}","ports":{ports},"cpus":"{}","shares":{},"mounts":[{}]}}"#,
+            r#"{{"id":"{}","state":{{"Status":"{status}","OOMKilled":{},"ExitCode":{},"StartedAt":"{}","FinishedAt":"{}"}},"labels":{{{}}},"restart":"{}","ports":{ports},"cpus":"{}","shares":{},"mounts":[{}]}}"#,
             self.id,
-            self.name,
             self.oom,
             self.code,
             self.started.as_deref().unwrap_or(never),

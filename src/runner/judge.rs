@@ -133,7 +133,6 @@ mod tests {
         Container {
             id: "abc".to_owned(),
             labels: Labels { task: TaskId::from_u64(1), attempt: Attempt(1), kind: "vps".to_owned() },
-            is_named: true,
             state,
             restarts: true,
             published: None,

@@ -187,9 +187,13 @@ impl Environments {
     /// Takes an environment for oneself.
     ///
     /// # Errors
-    /// 409: somebody has it.
+    /// 409: somebody has it. 503: the Host stops; so nobody begins anything behind who waits for all to be over.
     fn take(&self, name: &EnvName) -> Result<Busy<'_>, ActFault> {
-        if self.lock().insert(name.clone()) {
+        let mut busy = self.lock();
+        if self.stop.is_set() {
+            return Err(ActFault::new(503, "the Host stops"));
+        }
+        if busy.insert(name.clone()) {
             return Ok(Busy { environments: self, name: name.clone() });
         }
         let text =

@@ -101,8 +101,9 @@ impl Environments {
         })?;
         info!("packed the environment '{}' into {}", owed.name, path.display());
         self.tidy(&owed.name, is_loading);
+        let is_as_before = self.is_as_before(&owed);
         drop(busy);
-        Ok(Packed { path, is_as_before: self.is_as_before(&owed) })
+        Ok(Packed { path, is_as_before })
     }
 
     /// The container runs, if it ran before.

@@ -462,9 +462,10 @@ fn who_has_to_undo_something_can_say_so_however_long_that_takes() {
     std::thread::sleep(GRACE + GRACE / 4);
     server.echo.slow.store(0, Ordering::SeqCst);
     let mut answer = String::new();
-    busy.read_to_string(&mut answer).expect("answered, then closed");
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let read = busy.read_to_string(&mut answer);
     server.echo.undoing.store(0, Ordering::SeqCst);
+    read.expect("answered, then closed");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     server.thread.take().expect("joined once").join().expect("it does not panic");
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Agent;
 use super::task::{Task, rebuilt};
 use crate::domain::ids::TaskId;
-use crate::runner::executor::Labels;
 use crate::runner::executor::docker_parse::{Container, ContainerState, DockerAction, DockerEvent, Glimpse};
 use crate::runner::judge::{Verdict, is_odd, judge};
 use crate::runner::message::Message;
@@ -23,9 +22,7 @@ const AFTER_DEATH: Duration = Duration::from_millis(500);
 impl Agent {
     /// All that Docker has of us: what is not in it does not exist.
     pub(super) fn truth(&mut self, containers: Vec<Container>) {
-        let is_ours = |container: &Container| self.is_ours(&container.labels, container.is_named, &container.id);
-        let seen: BTreeSet<TaskId> =
-            containers.iter().filter(|seen| is_ours(seen)).map(|container| container.labels.task).collect();
+        let seen: BTreeSet<TaskId> = containers.iter().map(|container| container.labels.task).collect();
         containers.into_iter().for_each(|container| self.found(container));
         let now = clock::now();
         for id in self.tasks.contained_ids() {
@@ -56,17 +53,8 @@ impl Agent {
         }
     }
 
-    /// A container that has our labels and another name is a user's copy, and none of our business; ours stays ours when it is renamed.
-    fn is_ours(&self, labels: &Labels, is_named: bool, container: &str) -> bool {
-        let is_known = |task: &Task| task.record.container.as_deref() == Some(container);
-        is_named || self.tasks.get(labels.task).is_some_and(is_known)
-    }
-
-    /// One container with our labels.
+    /// One container of ours.
     pub(super) fn found(&mut self, container: Container) {
-        if !self.is_ours(&container.labels, container.is_named, &container.id) {
-            return;
-        }
         let id = container.labels.task;
         let Some(task) = self.tasks.get_mut(id) else { return self.adopt(&container) };
         if task.running.is_some() {
@@ -145,9 +133,6 @@ impl Agent {
     }
 
     pub(super) fn event(&mut self, event: &DockerEvent) {
-        if !self.is_ours(&event.labels, event.is_named, &event.container) {
-            return;
-        }
         let now = clock::now();
         let Some(task) = self.tasks.get_mut(event.labels.task) else { return };
         if event.labels.attempt != task.record.attempt {
@@ -160,7 +145,9 @@ impl Agent {
                 running.died.set();
             }
         }
-        if event.action == DockerAction::Destroy && task.is_kept() {
+        // A user's copy of it has its labels as well.
+        let is_ours = task.record.container.as_ref() == Some(&event.container);
+        if event.action == DockerAction::Destroy && task.is_kept() && is_ours {
             return self.kept(event.labels.task, false);
         }
         if task.record.stopping || task.record.outcome().is_some() {

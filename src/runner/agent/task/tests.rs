@@ -148,7 +148,6 @@ fn a_lost_record_is_made_again_from_the_container() {
     let container = |state, restarts| Container {
         id: "abc".to_owned(),
         labels: Labels { task: ID, attempt: Attempt(2), kind: "vps".to_owned() },
-        is_named: true,
         state,
         restarts,
         published: Some(("127.0.0.1".to_owned(), 30_001)),

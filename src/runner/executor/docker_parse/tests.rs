@@ -2,8 +2,8 @@ use super::*;
 use crate::domain::ids::TaskId;
 
 /// `docker inspect --format INSPECT` of 20.10.24, for a paused and for an exited container.
-const PAUSED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","name":"/hakuriver-vps-42","state":{"Status":"paused","Running":true,"Paused":true,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":15623,"ExitCode":0,"Error":"","StartedAt":"2026-11-23T01:12:22.684470849Z","FinishedAt":"0001-01-01T00:00:00Z"},"labels":{"hakuriver.attempt":"1","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42","hakuriver.test-image":"3adda069787df25e"},"restart":"no","ports":{"22/tcp":[{"HostIp":"127.0.0.1","HostPort":"30001"}]},"cpus":"0","shares":0,"mounts":[{"Type":"bind","Source":"/tmp/rs","Destination":"/x","Mode":"ro","RW":false,"Propagation":"rprivate"},{"Type":"bind","Source":"/s/bin/hakuriver-1","Destination":"/.hakuriver/hakuriver","Mode":"","RW":false,"Propagation":"rprivate"}]}"#;
-const EXITED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","name":"/hakuriver-vps-42","state":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,"Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-23T01:12:24.995225927Z","FinishedAt":"2026-11-23T01:12:25.001363726Z"},"labels":{"hakuriver.attempt":"2","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42"},"restart":"unless-stopped","ports":{},"cpus":"","shares":102,"mounts":[]}"#;
+const PAUSED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"paused","Running":true,"Paused":true,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":15623,"ExitCode":0,"Error":"","StartedAt":"2026-11-23T01:12:22.684470849Z","FinishedAt":"0001-01-01T00:00:00Z"},"labels":{"hakuriver.attempt":"1","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42","hakuriver.test-image":"3adda069787df25e"},"restart":"no","ports":{"22/tcp":[{"HostIp":"127.0.0.1","HostPort":"30001"}]},"cpus":"0","shares":0,"mounts":[{"Type":"bind","Source":"/tmp/rs","Destination":"/x","Mode":"ro","RW":false,"Propagation":"rprivate"},{"Type":"bind","Source":"/s/bin/hakuriver-1","Destination":"/.hakuriver/hakuriver","Mode":"","RW":false,"Propagation":"rprivate"}]}"#;
+const EXITED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,"Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-23T01:12:24.995225927Z","FinishedAt":"2026-11-23T01:12:25.001363726Z"},"labels":{"hakuriver.attempt":"2","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42"},"restart":"unless-stopped","ports":{},"cpus":"","shares":102,"mounts":[]}"#;
 
 fn owner() -> Owner {
     Owner { cluster: "rs".to_owned(), node: "n".to_owned() }
@@ -19,7 +19,6 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
         Container {
             id: id.clone(),
             labels: labels(1),
-            is_named: true,
             state: ContainerState::Paused,
             restarts: false,
             published: Some(("127.0.0.1".to_owned(), 30_001)),
@@ -36,7 +35,6 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
         Container {
             id,
             labels: labels(2),
-            is_named: true,
             state: ContainerState::Exited(ContainerExit { code: 137, oom: true, finished_at }),
             restarts: true,
             published: None,
@@ -57,25 +55,6 @@ fn the_template_asks_for_the_labels_that_are_read_and_no_others() {
     assert!(!INSPECT.contains("json .Config.Labels"));
     let nobodys = PAUSED.replace(r#""hakuriver.task":"42""#, r#""hakuriver.task":null"#);
     assert_eq!(inspected(nobodys.as_bytes(), &owner()).expect("readable"), []);
-}
-
-#[test]
-fn a_copy_has_the_labels_and_another_name() {
-    let task = PAUSED.replace(r#""hakuriver.kind":"vps""#, r#""hakuriver.kind":"command""#);
-    for (text, name, expected) in [
-        (PAUSED, "/hakuriver-vps-42", true),
-        (PAUSED, "hakuriver-vps-42", true),
-        (PAUSED, "/sad_noether", false),
-        (PAUSED, "/hakuriver-vps-421", false),
-        (PAUSED, "/hakuriver-task-42", false),
-        (&task, "/hakuriver-task-42", true),
-    ] {
-        let text = text.replace("/hakuriver-vps-42", name);
-        let found = inspected(text.as_bytes(), &owner()).expect("readable");
-        assert_eq!(found[0].is_named, expected, "{name}");
-        assert_eq!(found[0].is_called(name.trim_start_matches('/')), expected, "{name}");
-        assert!(found[0].is_called(&found[0].id));
-    }
 }
 
 #[test]
@@ -104,14 +83,11 @@ fn events_that_matter_are_read_and_others_passed_over() {
         Some(DockerEvent {
             container: "b78b63".to_owned(),
             labels,
-            is_named: true,
             action: DockerAction::Die,
             exit_code: Some(1),
             at_ms: Some(1_795_396_342_791),
         })
     );
-    let copy = event(&line.replace("hakuriver-vps-42", "sad_noether")).expect("it is told");
-    assert!(!copy.is_named);
     for (word, action) in [
         ("start", Some(DockerAction::Start)),
         ("pause", Some(DockerAction::Pause)),
