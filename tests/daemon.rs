@@ -156,7 +156,10 @@ impl Daemon {
         let making = processes_naming("create\0--bundle\0");
         for shim in self.shims() {
             if let Some(runtime) = children(shim).into_iter().find(|pid| making.contains(pid)) {
-                return [shim, runtime].into_iter().all(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok());
+                let is_killed = kill(Pid::from_raw(shim), Signal::SIGKILL).is_ok();
+                // It may have ended with that.
+                let _ = kill(Pid::from_raw(runtime), Signal::SIGKILL);
+                return is_killed;
             }
         }
         false
