@@ -1,5 +1,6 @@
 //! What happens to containers behind the Runner's back, and to Docker itself.
 
+use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -193,33 +194,38 @@ fn a_frozen_daemon_keeps_containers_waiting_and_nothing_else() {
 }
 
 #[test]
-fn a_users_copies_of_a_container_are_left_alone_and_count_for_nothing() {
+fn a_users_copies_of_a_container_are_left_alone_and_ours_is_ours_whatever_its_name() {
     let mut private = Private::new();
     let id = private.cluster.submit(&[]);
     let container = private.containers().remove(0);
     let docker = |args: &[&str]| private.daemon.docker(args);
-    // What is made of it has its labels, and so has what runs that.
+    // What is made of it has its labels, and so has what runs that; and here its name as well.
     let image = docker(&["commit", &container]);
-    for _ in 0..6 {
-        docker(&["run", "--rm", "--entrypoint", "true", &image]);
+    docker(&["rename", &container, "mine"]);
+    let name = format!("hakuriver-vps-{id}");
+    for name in [&name, "other"].into_iter().cycle().take(12) {
+        docker(&["run", "--rm", "--name", name, "--entrypoint", "true", &image]);
     }
-    let copy = docker(&["run", "-d", "--entrypoint", "sleep", &image, "1000"]);
+    let copy = docker(&["run", "-d", "--name", &name, "--entrypoint", "sleep", &image, "1000"]);
     wait::holds_for("it is not taken for one that ends again and again", Duration::from_secs(2), || {
         let record = private.cluster.status(&id);
         if record.status == "running" && record.reason.is_none() { Ok(()) } else { Err(format!("{record:?}")) }
     });
-    private.cluster.kill_vps(&id);
-    // A Runner begins with a look at all that there is.
+    // A Runner begins with a look at all that there is; this one knows of nothing else.
     private.cluster.kill9("runner-a");
+    fs::remove_dir_all(private.cluster.runner_dir("a")).unwrap();
     private.cluster.start_runner("a");
     let next = private.cluster.script(&[], "exit 0");
     private.cluster.await_status(&next, "completed");
-    wait::holds_for("the copy runs, and is no task", Duration::from_secs(2), || {
-        let is_running = private.daemon.docker(&["inspect", "--format", "{{.State.Running}}", &copy]) == "true";
-        let nodes = private.cluster.nodes();
-        let is_fine = is_running && nodes.iter().all(|node| node.unknown_tasks.is_empty());
-        if is_fine { Ok(()) } else { Err(format!("{is_running} {nodes:?}")) }
+    await_ssh(&private.cluster, &id);
+    private.cluster.cli(&["vps", "kill", &id]).ok();
+    private.cluster.await_status(&id, "killed");
+    wait::holds_for("the copy is there, and is no task", Duration::from_secs(2), || {
+        let (containers, nodes) = (private.containers(), private.cluster.nodes());
+        let is_fine = containers == [copy.clone()] && nodes.iter().all(|node| node.unknown_tasks.is_empty());
+        if is_fine { Ok(()) } else { Err(format!("{containers:?} {nodes:?}")) }
     });
+    assert_eq!(private.daemon.docker(&["inspect", "--format", "{{.State.Running}}", &copy]), "true");
     private.daemon.docker(&["rm", "-f", &copy]);
     private.witness.killed(&id);
     private.witness.settles(&private.cluster, SOON);
@@ -233,28 +239,25 @@ fn a_container_whose_shim_dies_ends_and_a_vps_is_started_again() {
     let before = cluster.status(&vps);
     let command = cluster.task(&["--container", "hakuriver-base"], &["sleep", "1000"]);
     cluster.await_status(&command, "running");
-    let containers = private.containers();
-    let started = || {
-        let format = "{{.State.StartedAt}} {{.State.Running}}";
-        let times = private.daemon.docker(&["inspect", "--format", format, &format!("hakuriver-vps-{vps}")]);
-        times.split_once(' ').map(|(at, running)| (at.to_owned(), running == "true")).unwrap()
+    let seen = |field: &str| {
+        let format = format!("{{{{{field}}}}}");
+        private.daemon.docker(&["inspect", "--format", &format, &format!("hakuriver-vps-{vps}")])
     };
-    let at_first = started();
-    for container in &containers {
-        let shim = private.daemon.shim_of(container).expect("it runs");
+    let (id, started) = (seen(".Id"), seen(".State.StartedAt"));
+    for container in private.containers() {
+        let shim = private.daemon.shim_of(&container).expect("it runs");
         kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     }
     let ended = cluster.await_end(&command);
     assert_eq!(ended.status, "failed", "{ended:?}");
     assert_ne!(ended.exit_code, Some(0), "{ended:?}");
-    wait::until("it is started again", SOON, || {
-        let now = started();
-        if now.1 && now.0 != at_first.0 { Ok(()) } else { Err(format!("{now:?}")) }
+    wait::until_true("it is started again", SOON, || {
+        (seen(".State.StartedAt") != started && seen(".State.Running") == "true", seen(".State"))
     });
     await_ssh(cluster, &vps);
     let after = cluster.await_status(&vps, "running");
     assert_eq!((after.ssh_port, after.host_keys, after.attempt), (before.ssh_port, before.host_keys, 1));
-    assert!(containers.contains(&private.containers()[0]), "it is the same one");
+    assert_eq!(seen(".Id"), id, "the same container");
     cluster.cli(&["vps", "kill", &vps]).ok();
     private.witness.killed(&vps);
     private.witness.settles(cluster, SOON);

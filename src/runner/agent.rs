@@ -44,6 +44,8 @@ pub struct Agent {
     wanted: Option<BTreeMap<TaskId, Wanted>>,
     /// Here and not in the list.
     unknown: BTreeSet<TaskId>,
+    /// Containers (ids) that have our labels and are users' own: they need not be looked at again.
+    copies: BTreeSet<String>,
     /// In the list, and neither here nor to be started: reported as such.
     absent: BTreeMap<TaskId, (Attempt, Absent)>,
     /// Those that wait here for their cores, in the order of their ids.
@@ -96,6 +98,7 @@ impl Agent {
             tasks,
             wanted: None,
             unknown: BTreeSet::new(),
+            copies: BTreeSet::new(),
             absent: BTreeMap::new(),
             line: BTreeSet::new(),
             truth: false,
@@ -186,7 +189,11 @@ impl Agent {
                 self.allow_complete();
             }
             Message::Truth(containers) => self.truth(containers),
-            Message::Found(containers) => containers.into_iter().for_each(|container| self.found(container)),
+            Message::Found { looked_at, found } => {
+                let copies = looked_at.into_iter().filter(|id| found.iter().all(|container| container.id != *id));
+                self.copies.extend(copies);
+                found.into_iter().for_each(|container| self.found(container));
+            }
             Message::Glance(list) => self.glance(&list),
             Message::Event(event) => self.event(&event),
             Message::Changed(record) => self.changed(*record),

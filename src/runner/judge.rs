@@ -140,7 +140,7 @@ mod tests {
             exclusive: false,
             started_at: Some(RUN.to_owned()),
             never_began: false,
-            binary: None,
+            binary: "/s/bin/x".to_owned(),
         }
     }
 

@@ -12,8 +12,11 @@ pub enum Message {
     Desired(News),
     /// All containers of ours that Docker has.
     Truth(Vec<Container>),
-    /// A few of them, that were not known.
-    Found(Vec<Container>),
+    /// Those that are ours of a few (ids) that were not known.
+    Found {
+        looked_at: Vec<String>,
+        found: Vec<Container>,
+    },
     /// The list of our containers, at a glance.
     Glance(Vec<(String, Glimpse)>),
     Event(DockerEvent),

@@ -117,14 +117,16 @@ impl Agent {
         }
         kept.into_iter().for_each(|(id, is_there)| self.kept(id, is_there));
         // While something is being started, a new container is most likely its own.
-        let strange: Vec<String> = by_id.into_keys().map(ToOwned::to_owned).collect();
+        self.copies.retain(|copy| by_id.contains_key(copy.as_str()));
+        let strange = by_id.into_keys().filter(|id| !self.copies.contains(*id));
+        let strange: Vec<String> = strange.map(ToOwned::to_owned).collect();
         if strange.is_empty() || busy {
             return;
         }
         let (node, tell) = (Arc::clone(&self.node), self.tell.clone());
         let started = thread::detached("inspect", move || match node.docker.inspect(&strange) {
             // The agent ends before this only when the process does.
-            Ok(found) => drop(tell.send(Message::Found(found))),
+            Ok(found) => drop(tell.send(Message::Found { looked_at: strange, found })),
             Err(fault) => warning!("cannot look at the containers {}: {fault}", strange.join(", ")),
         });
         if let Err(fault) = started {
@@ -135,7 +137,10 @@ impl Agent {
     pub(super) fn event(&mut self, event: &DockerEvent) {
         let now = clock::now();
         let Some(task) = self.tasks.get_mut(event.labels.task) else { return };
-        if event.labels.attempt != task.record.attempt {
+        let is_its = task.record.container.as_ref() == Some(&event.container);
+        // It is being made. A user's copy of it has its labels as well, and another name.
+        let is_new = event.is_named && (task.running.is_some() || task.record.container.is_none());
+        if event.labels.attempt != task.record.attempt || !(is_its || is_new) {
             return;
         }
         if event.action == DockerAction::Die {
@@ -145,9 +150,7 @@ impl Agent {
                 running.died.set();
             }
         }
-        // A user's copy of it has its labels as well.
-        let is_ours = task.record.container.as_ref() == Some(&event.container);
-        if event.action == DockerAction::Destroy && task.is_kept() && is_ours {
+        if event.action == DockerAction::Destroy && task.is_kept() && is_its {
             return self.kept(event.labels.task, false);
         }
         if task.record.stopping || task.record.outcome().is_some() {

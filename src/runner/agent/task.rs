@@ -222,7 +222,7 @@ pub(super) fn rebuilt(container: &Container, boot_id: &str, rev: u64) -> Record 
         cpus: container.cpus.parse().unwrap_or_default(),
         exclusive: container.exclusive,
         started_at: container.started_at.clone().filter(|_| ran),
-        binary: container.binary.clone().unwrap_or_default(),
+        binary: container.binary.clone(),
         ..Record::new(container.labels.task, container.labels.attempt, &container.labels.kind, boot_id)
     }
 }

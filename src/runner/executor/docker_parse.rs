@@ -18,7 +18,7 @@ use crate::runner::supervise::box_file;
 /// The template for `docker inspect --format`: one line of JSON a container, with what [`inspected`] reads and no more. Of its labels
 /// ours alone: the others come from the image, and an image with too many of them would make the whole answer unreadable.
 pub const INSPECT: &str = concat!(
-    r#"{"id":{{json .Id}},"name":{{json .Name}},"state":{{json .State}},"labels":{{with .Config.Labels}}{"#,
+    r#"{"id":{{json .Id}},"state":{{json .State}},"labels":{{with .Config.Labels}}{"#,
     r#""hakuriver.cluster":{{json (index . "hakuriver.cluster")}},"hakuriver.node":{{json (index . "hakuriver.node")}},"#,
     r#""hakuriver.task":{{json (index . "hakuriver.task")}},"hakuriver.attempt":{{json (index . "hakuriver.attempt")}},"#,
     r#""hakuriver.kind":{{json (index . "hakuriver.kind")}}}{{else}}null{{end}},"#,
@@ -31,8 +31,6 @@ pub const INSPECT: &str = concat!(
 pub struct Container {
     pub id: String,
     pub labels: Labels,
-    /// It has the name that its labels give it. A user's copy has not: `docker commit` takes the labels along.
-    pub is_named: bool,
     pub state: ContainerState,
     /// Docker starts it again when it ends (restart policy other than `no`).
     pub restarts: bool,
@@ -47,13 +45,13 @@ pub struct Container {
     /// Its start failed before anything of it ran.
     pub never_began: bool,
     /// Our binary on the node that it runs.
-    pub binary: Option<String>,
+    pub binary: String,
 }
 
 impl Container {
     /// Whether `handle` is its id or the name that its labels give it.
     pub fn is_called(&self, handle: &str) -> bool {
-        self.id == handle || (self.is_named && self.labels.name() == handle)
+        self.id == handle || self.labels.name() == handle
     }
 }
 
@@ -86,7 +84,7 @@ pub struct ContainerExit {
 pub struct DockerEvent {
     pub container: String,
     pub labels: Labels,
-    /// As [`Container::is_named`].
+    /// It has the name that its labels give it. A user's copy has another, and our own if it was renamed.
     pub is_named: bool,
     pub action: DockerAction,
     /// With [`DockerAction::Die`]: how it ended.
@@ -118,7 +116,6 @@ pub enum Glimpse {
 #[derive(DeJson)]
 struct InspectLine {
     id: String,
-    name: String,
     state: StateLine,
     labels: Option<BTreeMap<String, Option<String>>>,
     restart: String,
@@ -160,7 +157,8 @@ struct MountLine {
     destination: Option<String>,
 }
 
-/// Reads the lines of `docker inspect`. A container without the owner's labels is passed over.
+/// Reads the lines of `docker inspect`. A container without the owner's labels is passed over, and so is a user's copy of one of ours:
+/// `docker commit` takes labels along, and not the binary that is mounted in each that we make.
 ///
 /// # Errors
 /// One sentence: Docker printed something that we do not know.
@@ -203,10 +201,9 @@ fn container(line: InspectLine, all: &BTreeMap<String, String>) -> Option<Contai
         .unwrap_or_default()
         .into_iter()
         .find(|mount| mount.destination.as_deref() == Some(box_file::BINARY))
-        .and_then(|mount| mount.source);
+        .and_then(|mount| mount.source)?;
     Some(Container {
         id: line.id,
-        is_named: line.name.trim_start_matches('/') == labels.name(),
         labels,
         state,
         restarts: !matches!(line.restart.as_str(), "" | "no"),

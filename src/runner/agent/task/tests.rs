@@ -155,7 +155,7 @@ fn a_lost_record_is_made_again_from_the_container() {
         exclusive: true,
         started_at: Some("2026-11-23T01:00:00Z".to_owned()),
         never_began: false,
-        binary: Some("/s/bin/x".to_owned()),
+        binary: "/s/bin/x".to_owned(),
     };
     let exited = || ContainerState::Exited(ContainerExit { code: 1, oom: false, finished_at: None });
     for (state, restarts, expected) in [

@@ -3,7 +3,7 @@ use crate::domain::ids::TaskId;
 
 /// `docker inspect --format INSPECT` of 20.10.24, for a paused and for an exited container.
 const PAUSED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"paused","Running":true,"Paused":true,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":15623,"ExitCode":0,"Error":"","StartedAt":"2026-11-23T01:12:22.684470849Z","FinishedAt":"0001-01-01T00:00:00Z"},"labels":{"hakuriver.attempt":"1","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42","hakuriver.test-image":"3adda069787df25e"},"restart":"no","ports":{"22/tcp":[{"HostIp":"127.0.0.1","HostPort":"30001"}]},"cpus":"0","shares":0,"mounts":[{"Type":"bind","Source":"/tmp/rs","Destination":"/x","Mode":"ro","RW":false,"Propagation":"rprivate"},{"Type":"bind","Source":"/s/bin/hakuriver-1","Destination":"/.hakuriver/hakuriver","Mode":"","RW":false,"Propagation":"rprivate"}]}"#;
-const EXITED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,"Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-23T01:12:24.995225927Z","FinishedAt":"2026-11-23T01:12:25.001363726Z"},"labels":{"hakuriver.attempt":"2","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42"},"restart":"unless-stopped","ports":{},"cpus":"","shares":102,"mounts":[]}"#;
+const EXITED: &str = r#"{"id":"b78b63e045152c641ea2c145a6abc67574185f93387beeaec6b2106c09ac919c","state":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,"Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-23T01:12:24.995225927Z","FinishedAt":"2026-11-23T01:12:25.001363726Z"},"labels":{"hakuriver.attempt":"2","hakuriver.cluster":"rs","hakuriver.kind":"vps","hakuriver.node":"n","hakuriver.task":"42"},"restart":"unless-stopped","ports":{},"cpus":"","shares":102,"mounts":[{"Type":"bind","Source":"/s/bin/hakuriver-1","Destination":"/.hakuriver/hakuriver","Mode":"","RW":false,"Propagation":"rprivate"}]}"#;
 
 fn owner() -> Owner {
     Owner { cluster: "rs".to_owned(), node: "n".to_owned() }
@@ -26,7 +26,7 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
             exclusive: true,
             started_at: Some("2026-11-23T01:12:22.684470849Z".to_owned()),
             never_began: false,
-            binary: Some("/s/bin/hakuriver-1".to_owned()),
+            binary: "/s/bin/hakuriver-1".to_owned(),
         }
     );
     let finished_at = Some("2026-11-23T01:12:25.001363726Z".to_owned());
@@ -42,7 +42,7 @@ fn inspect_tells_all_that_a_record_is_rebuilt_from() {
             exclusive: false,
             started_at: Some("2026-11-23T01:12:24.995225927Z".to_owned()),
             never_began: false,
-            binary: None,
+            binary: "/s/bin/hakuriver-1".to_owned(),
         }
     );
 }
@@ -55,6 +55,13 @@ fn the_template_asks_for_the_labels_that_are_read_and_no_others() {
     assert!(!INSPECT.contains("json .Config.Labels"));
     let nobodys = PAUSED.replace(r#""hakuriver.task":"42""#, r#""hakuriver.task":null"#);
     assert_eq!(inspected(nobodys.as_bytes(), &owner()).expect("readable"), []);
+}
+
+#[test]
+fn a_copy_has_the_labels_and_not_our_binary() {
+    let copy = PAUSED.replace("/.hakuriver/hakuriver", "/elsewhere");
+    let both = format!("{copy}\n{PAUSED}\n");
+    assert_eq!(inspected(both.as_bytes(), &owner()), inspected(PAUSED.as_bytes(), &owner()));
 }
 
 #[test]
@@ -83,11 +90,14 @@ fn events_that_matter_are_read_and_others_passed_over() {
         Some(DockerEvent {
             container: "b78b63".to_owned(),
             labels,
+            is_named: true,
             action: DockerAction::Die,
             exit_code: Some(1),
             at_ms: Some(1_795_396_342_791),
         })
     );
+    let copy = event(&line.replace("hakuriver-vps-42", "sad_noether")).expect("it is told");
+    assert!(!copy.is_named);
     for (word, action) in [
         ("start", Some(DockerAction::Start)),
         ("pause", Some(DockerAction::Pause)),
