@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use hakuriver::api::public::TaskRecord;
 
 use crate::docker_faults::await_ssh;
-use crate::env::{Cluster, SOON, Settings, image_file};
+use crate::env::{Cluster, SOON, Settings, binary, image_file};
 use crate::private::Private;
 use crate::program::docker;
 use crate::slow_runtime::SlowRuntime;
@@ -325,7 +325,9 @@ fn a_container_that_is_made_after_its_task_was_forgotten_goes_unless_it_runs() {
         let labels = labels.map(|(name, value)| format!("--label=hakuriver.{name}={value}"));
         let own = ["--label=hakuriver.attempt=1", "--label=hakuriver.kind=vps"];
         let name = format!("--name=hakuriver-vps-{id}");
-        let args = labels.iter().map(String::as_str).chain(own).chain([name.as_str()]);
+        // By which it is known for ours, and no user's copy.
+        let binary = format!("--mount=type=bind,source={},target=/.hakuriver/hakuriver,readonly", binary().display());
+        let args = labels.iter().map(String::as_str).chain(own).chain([name.as_str(), binary.as_str()]);
         args.chain(rest.iter().copied()).map(str::to_owned).collect::<Vec<_>>()
     };
     let [late, lives] = ids;
